@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kevent/queue/core.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <cstdlib>
+
+namespace kevent {
+
+void Operation::DestroyedInFlight(const Operation* op) {
+  fprintf(stderr,
+          "kevent: operation %p (opcode %d, descriptor %d) was destroyed in "
+          "flight\n",
+          static_cast<const void*>(op), static_cast<int>(op->opcode), op->fd);
+  abort();
+}
+
+}  // namespace kevent
+
+namespace kevent::internal {
+
+using State = Operation::State;
+
+int64_t TotalLength(const SendOp& op) {
+  int64_t total = 0;
+  for (const iovec& piece : op.pieces) {
+    total += static_cast<int64_t>(piece.iov_len);
+  }
+  return total;
+}
+
+namespace {
+
+bool IsSendSide(Opcode opcode) {
+  return opcode == Opcode::kSend || opcode == Opcode::kSendfile ||
+         opcode == Opcode::kShutdown || opcode == Opcode::kConnect;
+}
+
+}  // namespace
+
+Core::Core(const Queue::Options& options)
+    : options_(options),
+      many_threads_(options.sharing == Queue::Sharing::kManyThreads),
+      ring_(std::bit_ceil(std::clamp(options.ring_entries, 2u, 1u << 24))),
+      timers_(this),
+      signals_(this),
+      inodes_(this),
+      populator_(options.populate_threads) {
+  populator_.SetDone(OnPopulated, this);
+}
+
+void Core::Attach(std::unique_ptr<Engine> engine, EngineKind kind,
+                  std::string reason) {
+  engine_ = std::move(engine);
+  kind_ = kind;
+  reason_ = std::move(reason);
+}
+
+Core::~Core() {
+  populator_.Stop();
+  if (engine_) engine_->Shutdown();
+  auto forget = [](Operation* op) { op->q.state = State::kIdle; };
+  descriptors_.ForEach([&](int, Descriptor* d) {
+    while (Operation* op = d->recv.PopFront()) forget(op);
+    while (Operation* op = d->send.PopFront()) forget(op);
+    if (d->closer) forget(d->closer);
+  });
+  while (Operation* op = overflow_.PopFront()) forget(op);
+  while (ring_.size() > 0) {
+    const Entry& e = ring_.Pop();
+    // A multishot operation's earlier entries name it, too; its state may have
+    // been set above, which does no harm.
+    if (e.operation && !(e.flags & kEntryMore)) forget(e.operation);
+  }
+  for (PostOp* op = posted_.exchange(nullptr); op;) {
+    PostOp* next = op->next_posted;
+    forget(op);
+    op = next;
+  }
+  engine_.reset();
+  for (auto& pool : pools_) delete pool->buffers;
+  if (pollable_ >= 0) close(pollable_);
+  if (unread_event_ >= 0) close(unread_event_);
+}
+
+OpList* Core::ListOf(Operation* op, Descriptor* d) {
+  return IsSendSide(op->opcode) ? &d->send : &d->recv;
+}
+
+// --- Submitting.
+
+int Core::Check(Operation* op) {
+  if (op->opcode == Opcode::kPost || op->q.state != State::kIdle)
+    return -EINVAL;
+  if (op->fd < 0) return -EBADF;
+  if (op->opcode != Opcode::kClose && Get(op->fd)->closing) return -EBADF;
+  constexpr uint16_t kQuiet = kOpSkipSuccess | kOpSkipInline;
+  if (op->flags & ~(kOpMultishot | kQuiet | kOpPollFirst)) return -EINVAL;
+  if (op->flags & kOpMultishot) {
+    if ((op->flags & kQuiet) || op->link) return -EINVAL;
+    bool pool_recv = op->opcode == Opcode::kRecv &&
+                     static_cast<RecvOp*>(op)->pool != nullptr;
+    if (op->opcode != Opcode::kAccept && !pool_recv) return -EINVAL;
+  }
+  switch (op->opcode) {
+    case Opcode::kSend:
+      if (static_cast<SendOp*>(op)->pieces.size() > kMaxGather) return -EINVAL;
+      break;
+    case Opcode::kSendfile: {
+      auto* sendfile = static_cast<SendfileOp*>(op);
+      if (sendfile->offset < 0 || sendfile->length < 0 ||
+          sendfile->length > INT64_MAX - sendfile->offset) {
+        return -EINVAL;
+      }
+      if (sendfile->length > 0 && sendfile->file < 0) return -EBADF;
+      break;
+    }
+    case Opcode::kConnect: {
+      auto* connect = static_cast<ConnectOp*>(op);
+      if (connect->address_length == 0 ||
+          connect->address_length > sizeof connect->address) {
+        return -EINVAL;
+      }
+      break;
+    }
+    default:
+      break;
+  }
+  return 0;
+}
+
+int Core::Submit(Operation* op) {
+  uint32_t count = 0;
+  int error = 0;
+  for (Operation* o = op; o && !error; o = o->link) {
+    error = o->q.bits & kBitAccepted ? -EINVAL : Check(o);
+    if (error == 0) {
+      o->q.bits = kBitAccepted;
+      ++count;
+    }
+  }
+  if (error == 0 && count > options_.max_operations - operations_)
+    error = -EAGAIN;
+  uint32_t seen = 0;
+  for (Operation* o = op; o && seen < count; o = o->link, ++seen) o->q.bits = 0;
+  if (error) return error;
+
+  for (Operation* o = op; o; o = o->link) Accept(o);
+  for (Operation* o = op->link; o; o = o->link) o->q.state = State::kBlocked;
+  operations_ += count;
+  stats_.submitted += count;
+  submitting_ = op;
+  submitted_done_ = false;
+  StartIfHead(op);
+  Pump();
+  submitting_ = nullptr;
+  EndCall();
+  return submitted_done_ ? Queue::kDone : 0;
+}
+
+void Core::Accept(Operation* op) {
+  op->q.state = State::kQueued;
+  op->q.done = 0;
+  op->q.bits = 0;
+  op->q.started = 0;
+  if (op->opcode == Opcode::kSendfile) static_cast<SendfileOp*>(op)->s = {};
+  if (op->opcode != Opcode::kClose) {
+    ListOf(op, Get(op->fd))->PushBack(op);
+  }
+}
+
+void Core::StartIfHead(Operation* op) {
+  if (op->q.state != State::kQueued) return;
+  if (op->opcode == Opcode::kClose || ListOf(op, Get(op->fd))->head == op ||
+      (Fault(FaultPoint::kReorderSends) && IsSendSide(op->opcode))) {
+    runnable_.push_back(op);
+  }
+}
+
+void Core::Pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  // Starting one may make others runnable, at the end of the list.
+  for (size_t i = 0; i < runnable_.size(); ++i) Run(runnable_[i]);
+  runnable_.clear();
+  pumping_ = false;
+}
+
+void Core::Run(Operation* op) {
+  // It may have come to an end since it was put on the list, or stand there
+  // twice.
+  if (op->q.state != State::kQueued &&
+      !(op->q.state == State::kStarted && (op->q.bits & kBitResume))) {
+    return;
+  }
+  Descriptor* d = Get(op->fd);
+  op->q.state = State::kStarted;
+  op->q.bits &= ~kBitResume;
+  if (op->opcode == Opcode::kClose) {
+    auto* closer = static_cast<CloseOp*>(op);
+    if (d->closing) {
+      Complete(op, -EBADF);
+      return;
+    }
+    d->closer = closer;
+    CloseDescriptor(op->fd);
+    return;
+  }
+  if (op->opcode == Opcode::kShutdown) {
+    int r = shutdown(op->fd, static_cast<ShutdownOp*>(op)->how);
+    d->send_failed = false;
+    Complete(op, r < 0 ? -errno : 0);
+    return;
+  }
+  if (d->send_failed && !Fault(FaultPoint::kNoPoison) &&
+      (op->opcode == Opcode::kSend || op->opcode == Opcode::kSendfile)) {
+    Complete(op, -ECANCELED);
+    return;
+  }
+  int64_t result = engine_->Start(op, d);
+  if (result != kPending) Complete(op, result);
+}
+
+// --- Completing.
+
+bool Core::TransferredAll(Operation* op, int64_t result) const {
+  if (result < 0) return false;
+  switch (op->opcode) {
+    case Opcode::kSend:
+      return result == TotalLength(*static_cast<SendOp*>(op));
+    case Opcode::kSendfile: {
+      auto* s = static_cast<SendfileOp*>(op);
+      return result == static_cast<int64_t>(s->header.size()) + s->length +
+                           static_cast<int64_t>(s->trailer.size());
+    }
+    case Opcode::kRecv: {
+      auto* r = static_cast<RecvOp*>(op);
+      return r->pool ? result > 0 : result == static_cast<int64_t>(r->size);
+    }
+    default:
+      return true;
+  }
+}
+
+void Core::Retire(Operation* op) {
+  op->q.state = State::kIdle;
+  --operations_;
+}
+
+void Core::Complete(Operation* op, int64_t result) {
+  Descriptor* d = Get(op->fd);
+  const bool all = TransferredAll(op, result);
+  Operation* follower = op->link;
+  OpList* list = op->opcode == Opcode::kClose ? nullptr : ListOf(op, d);
+  if (list) list->Remove(op);
+  if (op->q.bits & kBitKernel) LeaveKernel(op, d);
+  if (op->q.bits & kBitStalled) {
+    std::erase(stalled_, op);
+    if (op->opcode == Opcode::kRecv) {
+      if (BufferPool* pool = static_cast<RecvOp*>(op)->pool) {
+        std::erase(pools_[pool->group_]->starved, op);
+      }
+    }
+  }
+  if (op->q.bits & kBitYield) std::erase(yielded_, op);
+  if ((op->opcode == Opcode::kSend || op->opcode == Opcode::kSendfile) &&
+      !all && result > 0) {
+    d->send_failed = true;
+  }
+  op->q.state = State::kDone;
+  op->q.done = result;
+  if (all && (op->flags & kOpSkipSuccess)) {
+    Retire(op);
+  } else if (all && (op->flags & kOpSkipInline) && op == submitting_) {
+    Retire(op);
+    submitted_done_ = true;
+    ++stats_.completed_inline;
+  } else {
+    if (op == submitting_) ++stats_.completed_inline;
+    PushCompletion(op);
+  }
+  if (list && list->head) StartIfHead(list->head);
+  if (follower) {
+    if (all || Fault(FaultPoint::kIgnoreLink)) {
+      follower->q.state = State::kQueued;
+      StartIfHead(follower);
+    } else {
+      // Its own follower is cancelled by its completion.
+      Complete(follower, -ECANCELED);
+    }
+  }
+  if (d->closing && d->in_kernel == 0 && d->recv.empty() && d->send.empty()) {
+    FinishClose(op->fd, d);
+  }
+}
+
+void Core::WriteCompletion(Operation* op) {
+  Entry* e = ring_.Push();
+  *e = Entry();
+  e->user_data = op->user_data;
+  e->operation = op;
+  e->result = op->q.done;
+  if (op->q.bits & kBitBuffer) {
+    auto* recv = static_cast<RecvOp*>(op);
+    e->flags = kEntryBuffer;
+    e->data[0] = reinterpret_cast<uintptr_t>(recv->pool->data(recv->buffer_id));
+    e->data[1] = recv->buffer_id;
+  }
+}
+
+void Core::PushCompletion(Operation* op) {
+  if (HasRoom()) {
+    WriteCompletion(op);
+  } else {
+    ++stats_.overflow_deferred;
+    if (Fault(FaultPoint::kDropOverflow)) return;
+    overflow_.PushBack(op);
+  }
+}
+
+bool Core::Deliver(Operation* op, int64_t result, uint16_t buffer,
+                   bool has_buffer) {
+  if (!HasRoom()) return false;
+  Entry* e = ring_.Push();
+  *e = Entry();
+  e->user_data = op->user_data;
+  e->operation = op;
+  e->result = result;
+  e->flags = kEntryMore;
+  if (has_buffer) {
+    e->flags |= kEntryBuffer;
+    e->data[0] = reinterpret_cast<uintptr_t>(
+        static_cast<RecvOp*>(op)->pool->data(buffer));
+    e->data[1] = buffer;
+  }
+  return true;
+}
+
+void Core::Stall(Operation* op) {
+  if (op->q.bits & kBitStalled) return;
+  op->q.bits |= kBitStalled;
+  stalled_.push_back(op);
+}
+
+void Core::Starve(Pool* pool, Operation* op) {
+  if (op->q.bits & kBitStalled) return;
+  op->q.bits |= kBitStalled;
+  pool->starved.push_back(op);
+}
+
+void Core::Yield(Operation* op) {
+  op->q.bits |= kBitYield;
+  yielded_.push_back(op);
+}
+
+void Core::Resume(Operation* op) {
+  op->q.bits |= kBitResume;
+  runnable_.push_back(op);
+}
+
+void Core::EnterKernel(Operation* op, Descriptor* d) {
+  if (op->q.bits & kBitKernel) return;
+  op->q.bits |= kBitKernel;
+  ++d->in_kernel;
+}
+
+void Core::LeaveKernel(Operation* op, Descriptor* d) {
+  if (!(op->q.bits & kBitKernel)) return;
+  op->q.bits &= ~kBitKernel;
+  --d->in_kernel;
+}
+
+// --- Cancelling and closing.
+
+void Core::CancelOne(Operation* op, Descriptor* d) {
+  switch (op->q.state) {
+    case State::kBlocked:
+    case State::kQueued:
+      Complete(op, -ECANCELED);
+      return;
+    case State::kStarted:
+      break;
+    default:
+      return;
+  }
+  op->q.bits |= kBitCancel;
+  if (op->opcode == Opcode::kClose) return;
+  if (op->opcode == Opcode::kSendfile &&
+      !CancelSendfile(static_cast<SendfileOp*>(op))) {
+    return;
+  }
+  if (!engine_->Cancel(op, d)) return;
+  int64_t result = EarlyEnd(op, -ECANCELED);
+  Complete(op, result);
+  if (Fault(FaultPoint::kDoubleTerminal)) {
+    Entry* e = ring_.Push();
+    *e = Entry();
+    e->operation = op;
+    e->user_data = op->user_data;
+    e->result = result;
+    ++operations_;
+  }
+}
+
+int Core::Cancel(Operation* op) {
+  if (op->q.state == State::kIdle || op->q.state == State::kDone ||
+      op->opcode == Opcode::kPost) {
+    return -ENOENT;
+  }
+  CancelOne(op, Get(op->fd));
+  Pump();
+  EndCall();
+  return 0;
+}
+
+void Core::CancelAll(Descriptor* d) {
+  // Those not started are held back first, so that none of them is started by
+  // the end of the one before it.
+  for (OpList* list : {&d->recv, &d->send}) {
+    for (Operation* op = list->tail; op;) {
+      Operation* before = op->q.prev;
+      if (op->q.state != State::kStarted) {
+        op->q.state = State::kBlocked;
+      }
+      op = before;
+    }
+  }
+  for (OpList* list : {&d->recv, &d->send}) {
+    // A completion may cancel links further down the list: begin anew each
+    // time.
+    for (bool again = true; again;) {
+      again = false;
+      for (Operation* op = list->head; op; op = op->q.next) {
+        if (op->q.bits & kBitCancel) continue;
+        CancelOne(op, d);
+        again = true;
+        break;
+      }
+    }
+  }
+}
+
+int Core::Close(int fd) {
+  int r = CloseDescriptor(fd);
+  Pump();
+  EndCall();
+  return r;
+}
+
+int Core::CloseDescriptor(int fd) {
+  if (fd < 0) return -EBADF;
+  Descriptor* d = Get(fd);
+  if (d->closing) return -EBADF;
+  while (d->interests != kNoSlot) RemoveSlot(d->interests);
+  d->closing = true;
+  CancelAll(d);
+  if (d->closing && d->in_kernel == 0 && d->recv.empty() && d->send.empty()) {
+    FinishClose(fd, d);
+  }
+  return 0;
+}
+
+void Core::FinishClose(int fd, Descriptor* d) {
+  CloseOp* closer = d->closer;
+  engine_->Forget(fd, d);
+  uint32_t epoch = d->epoch;
+  if (!Fault(FaultPoint::kReusedDescriptor)) {
+    *d = Descriptor();
+    d->epoch = epoch + 1;
+  } else {
+    d->closing = false;
+    d->closer = nullptr;
+  }
+  int r = close(fd) < 0 ? -errno : 0;
+  if (r == -EINTR) r = 0;  // Linux has closed it (close(2))
+  if (closer) Complete(closer, r);
+}
+
+void Core::NewDescriptor(int fd, uint8_t type) {
+  Descriptor* d = Get(fd);
+  if (!d->idle()) {
+    // Somebody closed that number behind our back; nothing will come for it.
+    while (d->interests != kNoSlot) RemoveSlot(d->interests);
+    CancelAll(d);
+    // What the kernel still holds ends soon; those of the new tenant wait.
+    if (!d->idle()) return;
+  }
+  if (Fault(FaultPoint::kReusedDescriptor)) return;
+  uint32_t epoch = d->epoch;
+  *d = Descriptor();
+  d->epoch = epoch + 1;
+  d->type = type;
+}
+
+// --- Buffer pools.
+
+absl::StatusOr<BufferPool*> Core::AddBufferPool(uint32_t buffers,
+                                                uint32_t bytes) {
+  if (buffers == 0 || buffers > 32768 || !std::has_single_bit(buffers) ||
+      bytes == 0 || bytes > (1u << 30) / buffers) {
+    return absl::InvalidArgumentError(
+        "a buffer pool has a power of two of buffers, at most 32768, and at "
+        "most 1 GiB");
+  }
+  auto pool = std::make_unique<Pool>();
+  pool->group = static_cast<uint16_t>(pools_.size());
+  void* memory = mmap(nullptr, size_t{buffers} * bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    return absl::ResourceExhaustedError("no memory for a buffer pool");
+  }
+  pool->buffers = new BufferPool(this, pool->group, buffers, bytes);
+  pool->buffers->memory_ = static_cast<std::byte*>(memory);
+  pool->lent.assign(buffers, false);
+  pool->available = buffers;
+  pool->free.reserve(buffers);
+  if (int r = engine_->AddPool(pool.get()); r < 0) {
+    delete pool->buffers;
+    return absl::ErrnoToStatus(-r, "cannot register a buffer pool");
+  }
+  pools_.push_back(std::move(pool));
+  return pools_.back()->buffers;
+}
+
+void Core::Lend(Pool* pool, uint16_t id) {
+  pool->lent[id] = true;
+  --pool->available;
+}
+
+void Core::Release(uint16_t group, uint16_t id) {
+  auto lock = Lock();
+  Pool* pool = pools_[group].get();
+  if (id >= pool->lent.size() || !pool->lent[id]) {
+    fprintf(stderr, "kevent: buffer %u of pool %u is not lent out\n", id,
+            group);
+    abort();
+  }
+  pool->lent[id] = false;
+  ++pool->available;
+  engine_->Provide(pool, id);
+  if (many_threads_ && !pool->starved.empty()) engine_->Wake();
+}
+
+}  // namespace kevent::internal
+
+namespace kevent {
+
+BufferPool::BufferPool(internal::Core* core, uint16_t group, uint32_t buffers,
+                       uint32_t bytes)
+    : core_(core), group_(group), buffers_(buffers), bytes_(bytes) {}
+
+BufferPool::~BufferPool() {
+  if (memory_) munmap(memory_, size_t{buffers_} * bytes_);
+}
+
+void BufferPool::Release(uint16_t id) { core_->Release(group_, id); }
+
+}  // namespace kevent

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef KEVENT_QUEUE_DESCRIPTOR_H_
+#define KEVENT_QUEUE_DESCRIPTOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kevent/queue/operation.h"
+
+namespace kevent::internal {
+
+struct OpList {
+  Operation* head = nullptr;
+  Operation* tail = nullptr;
+
+  bool empty() const { return head == nullptr; }
+
+  void PushBack(Operation* op) {
+    op->q.next = nullptr;
+    op->q.prev = tail;
+    (tail ? tail->q.next : head) = op;
+    tail = op;
+  }
+
+  void Remove(Operation* op) {
+    (op->q.prev ? op->q.prev->q.next : head) = op->q.next;
+    (op->q.next ? op->q.next->q.prev : tail) = op->q.prev;
+    op->q.next = op->q.prev = nullptr;
+  }
+
+  Operation* PopFront() {
+    Operation* op = head;
+    if (op) Remove(op);
+    return op;
+  }
+};
+
+inline constexpr uint32_t kNoSlot = ~0u;
+
+struct Descriptor {
+  OpList recv;  // accept, recv; in the order submitted
+  OpList send;  // connect, send, sendfile, shutdown
+  CloseOp* closer = nullptr;
+  uint32_t interests = kNoSlot;  // first of the poll interests on it
+  uint32_t in_kernel = 0;        // operations the kernel holds a reference for
+  uint32_t registered = 0;       // epoll: the mask in force, 0 if none
+  uint32_t epoch = 0;            // epoll: tells registrations apart
+  bool closing = false;          // Close was called and waits for in_kernel
+  bool send_failed = false;  // a send ended early: those after it are refused
+  bool may_read = true;      // epoll: no EAGAIN since the last edge
+  bool may_write = true;
+  bool hang_up = false;         // epoll: end of stream or error was announced
+  bool has_operations = false;  // epoll: registered for operations
+  uint8_t type = 0;             // SOCK_STREAM ..., 0 if not known
+
+  bool idle() const {
+    return recv.empty() && send.empty() && interests == kNoSlot &&
+           in_kernel == 0;
+  }
+};
+// What a queue knows of one descriptor number.
+
+class DescriptorTable {
+ public:
+  Descriptor* Get(int fd) {
+    size_t chunk = static_cast<size_t>(fd) / kChunk;
+    if (chunk >= chunks_.size()) chunks_.resize(chunk + 1);
+    if (!chunks_[chunk])
+      chunks_[chunk] = std::make_unique<Descriptor[]>(kChunk);
+    return &chunks_[chunk][static_cast<size_t>(fd) % kChunk];
+  }
+  // `fd` is not negative. Stable for the table's life.
+
+  template <typename F>
+  void ForEach(F f) {
+    for (size_t c = 0; c < chunks_.size(); ++c) {
+      if (!chunks_[c]) continue;
+      for (size_t i = 0; i < kChunk; ++i) {
+        f(static_cast<int>(c * kChunk + i), &chunks_[c][i]);
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t kChunk = 256;
+  std::vector<std::unique_ptr<Descriptor[]>> chunks_;
+};
+
+}  // namespace kevent::internal
+
+#endif  // KEVENT_QUEUE_DESCRIPTOR_H_

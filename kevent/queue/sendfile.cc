@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "kevent/queue/core.h"
+
+namespace kevent::internal {
+namespace {
+
+constexpr int64_t kTurn = 2 << 20;
+// Bytes one operation sends before others get their turn.
+
+constexpr int64_t kWindow = 2 << 20;
+// Bytes of a file that are read off the thread at a time.
+
+constexpr int64_t kProbeWindow = 1 << 20;
+
+int64_t SendPiece(int fd, std::span<const std::byte> piece, int64_t skip,
+                  bool more) {
+  ssize_t n;
+  do {
+    n = send(fd, piece.data() + skip, piece.size() - static_cast<size_t>(skip),
+             MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
+  } while (n < 0 && errno == EINTR);
+  return n < 0 ? -errno : n;
+}
+
+}  // namespace
+
+int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
+  *would_block = false;
+  const int64_t header = static_cast<int64_t>(op->header.size());
+  const int64_t trailer = static_cast<int64_t>(op->trailer.size());
+  const int64_t body_end = header + op->length;
+  const int64_t total =
+      body_end + (Fault(FaultPoint::kSkipTrailer) ? 0 : trailer);
+  int64_t budget = kTurn;
+  while (op->q.done < total) {
+    if (budget <= 0) {
+      Yield(op);
+      return kPending;
+    }
+    int64_t n;
+    if (op->q.done < header) {
+      n = SendPiece(op->fd, op->header, op->q.done, header < total);
+    } else if (op->q.done >= body_end) {
+      n = SendPiece(op->fd, op->trailer, op->q.done - body_end, false);
+    } else {
+      const int64_t at = op->offset + (op->q.done - header);
+      int64_t want = std::min(op->offset + op->length - at, budget);
+      if (Fault(FaultPoint::kBlockingSendfile)) op->s.resident_end = INT64_MAX;
+      if (at >= op->s.resident_end) {
+        int64_t probe = std::min(op->offset + op->length - at, kProbeWindow);
+        Residency residency = Probe(op->file, at, probe);
+        if (residency != Residency::kResident) {
+          if (StartPopulate(op, at, residency)) return kPending;
+          // No thread to be had: better slow than never.
+        }
+        op->s.resident_end = at + probe;
+      }
+      want = std::min(want, op->s.resident_end - at);
+      off_t offset = at;
+      do {
+        n = sendfile(op->fd, op->file, &offset, static_cast<size_t>(want));
+      } while (n < 0 && errno == EINTR);
+      if (n < 0) n = -errno;
+      if (n == 0) return EarlyEnd(op, 0);  // the file ends here
+    }
+    if (n == -EAGAIN) {
+      *would_block = true;
+      return kPending;
+    }
+    if (n < 0) return EarlyEnd(op, static_cast<int>(n));
+    op->q.done += n;
+    budget -= n;
+  }
+  return op->q.done;
+}
+
+bool Core::StartPopulate(SendfileOp* op, int64_t at, Residency residency) {
+  PopulateJob* job = populator_.Take();
+  if (!job) {
+    // As many reads as we allow are under way: try again when one is done.
+    if (std::find(populate_waiters_.begin(), populate_waiters_.end(), op) ==
+        populate_waiters_.end()) {
+      populate_waiters_.push_back(op);
+    }
+    return true;
+  }
+  job->op = op;
+  job->offset = at;
+  job->length = std::min(op->offset + op->length - at, kWindow);
+  job->file = fcntl(op->file, F_DUPFD_CLOEXEC, 0);
+  bool ok = job->file >= 0;
+  if (ok && residency == Residency::kUnknown) {
+    job->socket = fcntl(op->fd, F_DUPFD_CLOEXEC, 0);
+    ok = job->socket >= 0;
+  }
+  if (!ok || !populator_.Submit(job)) {
+    populator_.Put(job);
+    return false;
+  }
+  op->s.job = job;
+  ++stats_.cold_sendfiles;
+  return true;
+}
+
+bool Core::CancelSendfile(SendfileOp* op) {
+  if (PopulateJob* job = op->s.job) {
+    if (job->socket >= 0) return false;
+    job->op = nullptr;  // the read goes on for nobody
+    op->s.job = nullptr;
+  }
+  std::erase(populate_waiters_, op);
+  return true;
+}
+
+void Core::OnPopulated(void* context, PopulateJob* job) {
+  Core* core = static_cast<Core*>(context);
+  PopulateJob* head = core->populated_.load(std::memory_order_relaxed);
+  do {
+    job->next = head;
+  } while (!core->populated_.compare_exchange_weak(head, job));
+  core->engine_->Wake();
+}
+
+void Core::RunPopulated() {
+  if (!populated_.load(std::memory_order_relaxed)) return;
+  PopulateJob* job = populated_.exchange(nullptr);
+  while (job) {
+    PopulateJob* next = job->next;
+    SendfileOp* op = job->op;
+    int64_t result = job->result;
+    bool by_thread = job->socket >= 0;
+    int64_t end = job->offset + job->length;
+    populator_.Put(job);
+    if (op) {
+      op->s.job = nullptr;
+      if (!by_thread) {
+        op->s.resident_end = end;
+        Resume(op);
+      } else if (result > 0) {
+        op->q.done += result;
+        if (op->q.bits & kBitCancel) {
+          Complete(op, EarlyEnd(op, -ECANCELED));
+        } else {
+          Resume(op);
+        }
+      } else if (result == -EAGAIN && !(op->q.bits & kBitCancel)) {
+        op->q.bits |= kBitWriteWait;
+        Resume(op);
+      } else {
+        if (op->q.bits & kBitCancel) result = -ECANCELED;
+        Complete(op, EarlyEnd(op, static_cast<int>(result)));
+      }
+    }
+    job = next;
+  }
+  std::vector<SendfileOp*> waiters;
+  waiters.swap(populate_waiters_);
+  for (SendfileOp* op : waiters) Resume(op);
+}
+
+}  // namespace kevent::internal

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kevent/queue/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "kevent/queue/fault.h"
+
+namespace kevent::internal {
+namespace {
+
+constexpr size_t kPieces = 64;
+// Of a gather list, handed to the kernel at a time.
+
+}  // namespace
+
+int64_t TryRecv(int fd, void* buffer, uint32_t size) {
+  ssize_t n;
+  do {
+    n = recv(fd, buffer, size, MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  return n < 0 ? -errno : n;
+}
+
+size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all) {
+  size_t skip = static_cast<size_t>(op.q.done);
+  size_t n = 0;
+  *all = true;
+  for (const iovec& piece : op.pieces) {
+    if (skip >= piece.iov_len) {
+      skip -= piece.iov_len;
+      continue;
+    }
+    if (n == out.size()) {
+      *all = false;
+      break;
+    }
+    out[n++] = {static_cast<char*>(piece.iov_base) + skip,
+                piece.iov_len - skip};
+    skip = 0;
+  }
+  return n;
+}
+
+int64_t TrySend(SendOp* op) {
+  for (;;) {
+    iovec rest[kPieces];
+    bool all;
+    size_t pieces = RestOf(*op, rest, &all);
+    if (pieces == 0) return 0;
+    int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (op->more || !all ? MSG_MORE : 0);
+    ssize_t n;
+    do {
+      if (pieces == 1) {
+        n = send(op->fd, rest[0].iov_base, rest[0].iov_len, flags);
+      } else {
+        msghdr message = {};
+        message.msg_iov = rest;
+        message.msg_iovlen = pieces;
+        n = sendmsg(op->fd, &message, flags);
+      }
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) return -errno;
+    op->q.done += n;
+    // Until EAGAIN, also after a short write: only then is the socket sure to
+    // announce room.
+    if (Fault(FaultPoint::kShortSendDone)) return 0;
+  }
+}
+
+int TryAccept(int fd) {
+  for (;;) {
+    int r = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (r >= 0) return r;
+    switch (errno) {
+      case EINTR:
+      case ECONNABORTED:
+      // accept(2): errors of the network already pending on the new socket.
+      case ENETDOWN:
+      case EPROTO:
+      case ENOPROTOOPT:
+      case EHOSTDOWN:
+      case ENONET:
+      case EHOSTUNREACH:
+      case ENETUNREACH:
+        continue;
+      default:
+        return -errno;
+    }
+  }
+}
+
+int SetNonBlocking(int fd) {
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0) return -errno;
+  if (flags & O_NONBLOCK) return 0;
+  return fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+uint8_t SocketType(int fd) {
+  int type = 0;
+  socklen_t length = sizeof type;
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0) return 0;
+  return static_cast<uint8_t>(type);
+}
+
+}  // namespace kevent::internal

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef KEVENT_QUEUE_TRANSFER_H_
+#define KEVENT_QUEUE_TRANSFER_H_
+
+#include <cstdint>
+#include <span>
+
+#include "kevent/queue/operation.h"
+
+namespace kevent::internal {
+
+int64_t TryRecv(int fd, void* buffer, uint32_t size);
+// Bytes, 0 at the end of the stream, or negative errno; never blocks.
+
+int64_t TrySend(SendOp* op);
+// Goes on at op->q.done. 0 when all is out, or negative errno; -EAGAIN when the
+// socket is full. op->q.done counts.
+
+size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all);
+// What is left to be sent, as far as it fits into `out`; `*all` if it does.
+
+int TryAccept(int fd);
+// A descriptor or negative errno; connections that died in the backlog are
+// passed over. The listener must be non-blocking.
+
+int SetNonBlocking(int fd);
+
+uint8_t SocketType(int fd);
+// SOCK_STREAM ..., 0 if it is no socket.
+
+}  // namespace kevent::internal
+
+#endif  // KEVENT_QUEUE_TRANSFER_H_

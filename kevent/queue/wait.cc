@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "kevent/queue/core.h"
+
+namespace kevent::internal {
+
+using State = Operation::State;
+
+// --- Entries out.
+
+void Core::RefillRing() {
+  while (ring_.room() > 0 && !overflow_.empty()) {
+    WriteCompletion(overflow_.PopFront());
+  }
+  while (ring_.room() > 0 && slot_overflow_begin_ < slot_overflow_.size()) {
+    Handle h = slot_overflow_[slot_overflow_begin_++];
+    Slot* slot = slots_.Find(h);
+    if (!slot) continue;
+    Entry* e = ring_.Push();
+    *e = Entry();
+    e->source = slot->source;
+    e->handle = h;
+    e->reserved[0] = 1;
+  }
+  if (slot_overflow_begin_ == slot_overflow_.size()) {
+    slot_overflow_.clear();
+    slot_overflow_begin_ = 0;
+  }
+}
+
+size_t Core::TakeLocked(std::span<Entry> out, bool check) {
+  size_t n = 0;
+  while (n < out.size()) {
+    if (ring_.size() == 0) {
+      RefillRing();
+      if (ring_.size() == 0) break;
+    }
+    Entry& e = out[n];
+    e = ring_.Pop();
+    if (e.operation) {
+      if (!(e.flags & kEntryMore)) {
+        e.operation->q.state = State::kIdle;
+        --operations_;
+      }
+      ++n;
+    } else if (FillFromSlot(&e, check)) {
+      ++n;
+    }
+  }
+  // Keeps HasRoom true for sources while there is room.
+  if (!overflow_.empty() || !slot_overflow_.empty()) RefillRing();
+  stats_.entries += n;
+  return n;
+}
+
+size_t Core::Take(std::span<Entry> out) {
+  auto lock = Lock();
+  return TakeLocked(out, false);
+}
+
+size_t Core::Unread() const {
+  return ring_.size() + (overflow_.empty() ? 0 : 1) +
+         (slot_overflow_.empty() ? 0 : 1);
+}
+
+// --- Work before and after the kernel is asked.
+
+void Core::BeforePoll() {
+  if (!retest_.empty()) {
+    retest_now_.clear();
+    for (Handle h : retest_) {
+      Slot* slot = slots_.Find(h);
+      if (slot && slot->enabled() && !slot->unread) {
+        retest_now_.push_back(h.index);
+      }
+    }
+    retest_.clear();
+    if (!retest_now_.empty()) engine_->Retest(retest_now_);
+  }
+  if (!stalled_.empty() && HasRoom()) {
+    resumed_.swap(stalled_);
+    for (Operation* op : resumed_) {
+      op->q.bits &= ~kBitStalled;
+      Resume(op);
+    }
+    resumed_.clear();
+  }
+  for (auto& pool : pools_) {
+    if (pool->starved.empty() || pool->available == 0 ||
+        Fault(FaultPoint::kPoolStall)) {
+      continue;
+    }
+    resumed_.swap(pool->starved);
+    for (Operation* op : resumed_) {
+      op->q.bits &= ~kBitStalled;
+      Resume(op);
+    }
+    resumed_.clear();
+  }
+  if (!yielded_.empty()) {
+    resumed_.swap(yielded_);
+    for (Operation* op : resumed_) {
+      op->q.bits &= ~kBitYield;
+      Resume(op);
+    }
+    resumed_.clear();
+  }
+  if (signals_.pending()) signals_.Run();
+  if (inodes_.pending()) inodes_.Run();
+  RunPosts();
+  Pump();
+}
+
+void Core::AfterPoll() {
+  engine_->Process();
+  timers_.Run();
+  RunPopulated();
+  RunPosts();
+  Pump();
+}
+
+int Core::Post(PostOp* op) {
+  if (op->q.state != State::kIdle) return -EINVAL;
+  op->q.state = State::kStarted;
+  op->q.bits = 0;
+  PostOp* head = posted_.load(std::memory_order_relaxed);
+  do {
+    op->next_posted = head;
+  } while (!posted_.compare_exchange_weak(head, op));
+  // Pairs with the store to sleeping_ before the check of posted_ in Enter: one
+  // of the two threads sees the other.
+  if (sleeping_.load() && !Fault(FaultPoint::kLostWakeup)) engine_->Wake();
+  return 0;
+}
+
+void Core::RunPosts() {
+  if (!posted_.load(std::memory_order_relaxed)) return;
+  PostOp* list = posted_.exchange(nullptr);
+  PostOp* oldest = nullptr;
+  while (list) {
+    PostOp* next = list->next_posted;
+    list->next_posted = oldest;
+    oldest = list;
+    list = next;
+  }
+  while (oldest) {
+    PostOp* next = oldest->next_posted;
+    ++operations_;
+    oldest->q.state = State::kDone;
+    oldest->q.done = 0;
+    PushCompletion(oldest);
+    oldest = next;
+  }
+}
+
+void Core::Wake() {
+  woken_.store(true);
+  engine_->Wake();
+}
+
+int64_t Core::PollTimeout(int64_t now, int64_t deadline) {
+  int64_t until = std::min(deadline, timers_.earliest_ns());
+  if (until == INT64_MAX) return -1;
+  return until <= now ? 0 : until - now;
+}
+
+// --- Waiting.
+
+int Core::Enter(std::span<Entry> out, const Wait& wait) {
+  if (!Timers::Knows(wait.clock)) return -EINVAL;
+  size_t min = std::min(wait.min, out.size());
+  int64_t now = NowNs(CLOCK_MONOTONIC);
+  int64_t deadline = INT64_MAX;
+  if (wait.timeout_ns >= 0) {
+    int64_t left = wait.timeout_ns;
+    if (wait.absolute) {
+      left = std::max<int64_t>(wait.timeout_ns - NowNs(wait.clock), 0);
+    }
+    deadline = left > INT64_MAX - now ? INT64_MAX : now + left;
+  }
+  if (min == 0) deadline = now;
+  int64_t min_deadline = INT64_MAX;
+  if (wait.min_wait_ns >= 0) {
+    min_deadline =
+        wait.min_wait_ns > INT64_MAX - now ? INT64_MAX : now + wait.min_wait_ns;
+  }
+  auto lock = Lock();
+  ++stats_.enters;
+
+  size_t n = 0;
+  bool looked = false;
+  for (;;) {
+    BeforePoll();
+    if (many_threads_ && leader_) {
+      // Another thread looks at the kernel.
+      n += TakeLocked(out.subspan(n), true);
+      now = NowNs(CLOCK_MONOTONIC);
+      if (n >= min || now >= deadline || (n > 0 && now >= min_deadline)) break;
+      if (woken_.exchange(false)) break;
+      Follow(&lock, n > 0 ? std::min(deadline, min_deadline) : deadline);
+      continue;
+    }
+    size_t there = n + (out.empty() ? 0 : Unread());
+    int64_t until = there > 0 ? std::min(deadline, min_deadline) : deadline;
+    bool ready = there >= std::max<size_t>(min, 1);
+    int64_t timeout = ready || !runnable_.empty() || !yielded_.empty()
+                          ? 0
+                          : PollTimeout(now, until);
+    int r = 0;
+    if (!ready || !looked) {
+      r = Look(&lock, timeout, now, wait.signal_mask);
+      looked = true;
+    }
+    n += TakeLocked(out.subspan(n), true);
+    if (n >= min && (min > 0 || looked)) break;
+    if (r == -EINTR) {
+      if (n == 0) {
+        EndCall();
+        return -EINTR;
+      }
+      break;
+    }
+    if (woken_.exchange(false)) break;
+    now = NowNs(CLOCK_MONOTONIC);
+    if (now >= deadline || (n > 0 && now >= min_deadline)) break;
+  }
+  EndCall();
+  if (many_threads_) HandOver();
+  return static_cast<int>(n);
+}
+
+int Core::Look(std::unique_lock<std::mutex>* lock, int64_t timeout, int64_t now,
+               const sigset_t* mask) {
+  if (many_threads_) engine_->Flush();
+  if (timeout != 0) {
+    sleeping_.store(true);
+    // Posted before that store: no wake-up was sent for it.
+    if (posted_.load() || woken_.load()) timeout = 0;
+  }
+  ++stats_.waits;
+  int r;
+  if (many_threads_) {
+    leader_ = true;
+    leader_deadline_ = timeout < 0 ? INT64_MAX : now + timeout;
+    lock->unlock();
+    r = engine_->Poll(timeout, mask);
+    lock->lock();
+    leader_ = false;
+  } else {
+    r = engine_->Poll(timeout, mask);
+  }
+  if (!pollable()) sleeping_.store(false);
+  AfterPoll();
+  return r;
+}
+
+void Core::Follow(std::unique_lock<std::mutex>* lock, int64_t deadline) {
+  ++followers_waiting_;
+  if (deadline == INT64_MAX) {
+    followers_.wait(*lock);
+  } else {
+    followers_.wait_until(*lock, std::chrono::steady_clock::time_point(
+                                     std::chrono::nanoseconds(deadline)));
+  }
+  --followers_waiting_;
+}
+
+void Core::HandOver() {
+  if (wake_all_) {
+    wake_all_ = false;
+    followers_.notify_all();
+    if (leader_) engine_->Wake();
+    return;
+  }
+  // The next one takes what is left, or looks at the kernel.
+  if (followers_waiting_ > 0 && (!leader_ || Unread() > 0)) {
+    followers_.notify_one();
+  } else if (leader_ && Unread() > 0) {
+    engine_->Wake();
+  }
+}
+
+void Core::EndCall() {
+  if (many_threads_) {
+    engine_->Flush();
+    if (leader_ && timers_.earliest_ns() < leader_deadline_) engine_->Wake();
+    if (Unread() > 0) HandOver();
+  }
+  if (pollable()) {
+    engine_->Flush();
+    bool show = NeedsEnter();
+    if (show != unread_shown_) {
+      unread_shown_ = show;
+      uint64_t one = 1;
+      ssize_t r = show ? write(unread_event_, &one, sizeof one)
+                       : read(unread_event_, &one, sizeof one);
+      static_cast<void>(r);  // EAGAIN at most, and then it shows what it should
+    }
+  }
+}
+
+bool Core::NeedsEnter() const {
+  return Unread() > 0 || !retest_.empty() || !yielded_.empty() ||
+         (!stalled_.empty() && HasRoom());
+}
+
+int Core::PollableFd() {
+  auto lock = Lock();
+  if (pollable_ >= 0) return pollable_;
+  if (int r = timers_.UseDescriptors(); r < 0) return r;
+  int fd = epoll_create1(EPOLL_CLOEXEC);
+  if (fd < 0) return -errno;
+  unread_event_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (unread_event_ < 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  for (int inner : {engine_->fd(), unread_event_}) {
+    epoll_event e = {};
+    e.events = EPOLLIN;
+    if (epoll_ctl(fd, EPOLL_CTL_ADD, inner, &e) < 0) {
+      int error = errno;
+      close(fd);
+      close(unread_event_);
+      unread_event_ = -1;
+      return -error;
+    }
+  }
+  pollable_ = fd;
+  sleeping_.store(true);  // whoever polls it may sleep at any time
+  EndCall();
+  return pollable_;
+}
+
+Queue::Stats Core::stats() {
+  auto lock = Lock();
+  Queue::Stats s = stats_;
+  s.ring_high_water = ring_.high_water();
+  s.interests = slots_.used();
+  s.operations = operations_;
+  return s;
+}
+
+}  // namespace kevent::internal
