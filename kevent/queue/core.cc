@@ -137,6 +137,7 @@ int Core::Check(Operation* op) {
 }
 
 int Core::Submit(Operation* op) {
+  if (!op) return -EINVAL;
   uint32_t count = 0;
   int error = 0;
   for (Operation* o = op; o && !error; o = o->link) {
@@ -146,8 +147,9 @@ int Core::Submit(Operation* op) {
       ++count;
     }
   }
-  if (error == 0 && count > options_.max_operations - operations_)
+  if (error == 0 && uint64_t{operations_} + count > options_.max_operations) {
     error = -EAGAIN;
+  }
   uint32_t seen = 0;
   for (Operation* o = op; o && seen < count; o = o->link, ++seen) o->q.bits = 0;
   if (error) return error;
@@ -497,6 +499,7 @@ void Core::NewDescriptor(int fd, uint8_t type) {
   *d = Descriptor();
   d->epoch = epoch + 1;
   d->type = type;
+  d->non_blocking = true;
 }
 
 // --- Buffer pools.

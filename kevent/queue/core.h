@@ -21,6 +21,7 @@
 #include "kevent/queue/signals.h"
 #include "kevent/queue/slot.h"
 #include "kevent/queue/timers.h"
+#include "kevent/queue/transfer.h"
 
 namespace kevent::internal {
 
@@ -33,7 +34,6 @@ enum OpBits : uint16_t {
   kBitBuffer = 1u << 5,       // its last entry carries a buffer
   kBitYield = 1u << 6,        // had its turn, goes on at the next Enter
   kBitResume = 1u << 7,       // started before, to be started again
-  kBitNonBlocking = 1u << 8,  // uring: its socket has been made so
 };
 
 struct Pool {
@@ -127,7 +127,14 @@ class Core {
     return pools_[buffers->group_].get();
   }
   void NewDescriptor(int fd, uint8_t type);
-  // The kernel has just made `fd`: whatever is known of that number is old.
+  // The kernel has just made `fd`, non-blocking: whatever is known of that number
+  // is old.
+  static int MakeNonBlocking(int fd, Descriptor* d) {
+    if (d->non_blocking) return 0;
+    int r = SetNonBlocking(fd);
+    d->non_blocking = r == 0;
+    return r;
+  }
   uint32_t AddInternal(int fd, void (*fn)(Core*));
   // Watches a descriptor of the core's own, edge-triggered.
   int64_t TrySendfile(SendfileOp* op, bool* would_block);

@@ -230,7 +230,7 @@ int64_t EpollEngine::Start(Operation* op, Descriptor* d) {
 int64_t EpollEngine::StartAccept(AcceptOp* op, Descriptor* d) {
   if (op->q.started == 0) {
     op->q.started = 1;
-    if (int r = SetNonBlocking(op->fd); r < 0) return r;
+    if (int r = Core::MakeNonBlocking(op->fd, d); r < 0) return r;
     if (d->type == 0) d->type = SocketType(op->fd);
   }
   const bool multishot = op->flags & kOpMultishot;
@@ -259,7 +259,7 @@ int64_t EpollEngine::StartAccept(AcceptOp* op, Descriptor* d) {
 
 int64_t EpollEngine::StartConnect(ConnectOp* op, Descriptor* d) {
   if (op->q.started == 0) {
-    if (int r = SetNonBlocking(op->fd); r < 0) return r;
+    if (int r = Core::MakeNonBlocking(op->fd, d); r < 0) return r;
     op->q.started = 1;
     if (connect(op->fd, reinterpret_cast<sockaddr*>(&op->address),
                 op->address_length) == 0) {
@@ -347,10 +347,7 @@ int64_t EpollEngine::StartSend(SendOp* op, Descriptor* d) {
 }
 
 int64_t EpollEngine::StartSendfile(SendfileOp* op, Descriptor* d) {
-  if (op->q.started == 0) {
-    op->q.started = 1;
-    if (int r = SetNonBlocking(op->fd); r < 0) return r;
-  }
+  if (int r = Core::MakeNonBlocking(op->fd, d); r < 0) return r;
   // A thread reads for it: room in the socket is of no use now.
   if (op->s.job || op->q.bits & kBitYield) return kPending;
   if (op->q.bits & kBitWriteWait) {

@@ -146,13 +146,23 @@ struct SendOp : Operation {
 // Sends all of `pieces`. Result: their total length; less if it ended early
 // (error or cancel after the first byte); negative errno if nothing was sent.
 
+struct FileMemo {
+  int64_t begin = 0;  // bytes of the file, found in the page cache
+  int64_t end = 0;
+  int64_t until_ns = 0;  // CLOCK_MONOTONIC_COARSE, when to look again
+};
+// What a queue has learned of one open file. The caller keeps it for as long as
+// the descriptor and names it in every SendfileOp of that file and queue, so
+// that a file in demand is not probed for every request.
+
 struct SendfileOp : Operation {
   SendfileOp() : Operation(Opcode::kSendfile) {}
   std::span<const std::byte> header;
   std::span<const std::byte> trailer;
-  int64_t offset = 0;  // bytes, in the file
-  int64_t length = 0;  // bytes of the file to send
-  int file = -1;       // descriptor open for reading
+  int64_t offset = 0;        // bytes, in the file
+  int64_t length = 0;        // bytes of the file to send
+  int file = -1;             // descriptor open for reading
+  FileMemo* memo = nullptr;  // optional
 
   struct Private {
     internal::PopulateJob* job = nullptr;

@@ -39,12 +39,22 @@ absl::StatusOr<std::unique_ptr<Engine>> NewEngine(EngineKind kind, Core* core) {
 
 std::string Text(std::string_view s) { return std::string(s); }
 
+// sendfile(2) has no MSG_NOSIGNAL.
+void IgnoreBrokenPipes() {
+  struct sigaction action;
+  if (sigaction(SIGPIPE, nullptr, &action) == 0 &&
+      !(action.sa_flags & SA_SIGINFO) && action.sa_handler == SIG_DFL) {
+    signal(SIGPIPE, SIG_IGN);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Queue>> Queue::Create(const Options& options) {
   constexpr EngineKind kAll[] = {EngineKind::kModule, EngineKind::kUring,
                                  EngineKind::kEpoll};
   std::string reason;
+  IgnoreBrokenPipes();
   for (EngineKind kind : kAll) {
     if (options.engine != EngineKind::kAuto && options.engine != kind) continue;
     auto core = std::make_unique<Core>(options);

@@ -19,7 +19,27 @@ constexpr int64_t kTurn = 2 << 20;
 constexpr int64_t kWindow = 2 << 20;
 // Bytes of a file that are read off the thread at a time.
 
-constexpr int64_t kProbeWindow = 1 << 20;
+constexpr int64_t kProbeWindow = 4 << 20;
+
+constexpr int64_t kMemoNs = 50'000'000;
+// How long pages that were seen in the page cache are taken to be there still.
+
+// Where the part from `at` on ends that is known to be resident; `at` if none.
+int64_t Remembered(const FileMemo* memo, int64_t at) {
+  if (!memo || at < memo->begin || at >= memo->end) return at;
+  return NowNs(CLOCK_MONOTONIC_COARSE) < memo->until_ns ? memo->end : at;
+}
+
+void Remember(FileMemo* memo, int64_t begin, int64_t end) {
+  if (!memo) return;
+  int64_t now = NowNs(CLOCK_MONOTONIC_COARSE);
+  if (now < memo->until_ns && begin >= memo->begin && begin <= memo->end) {
+    // It grows, but lives no longer than its oldest part.
+    memo->end = std::max(memo->end, end);
+    return;
+  }
+  *memo = {begin, end, now + kMemoNs};
+}
 
 int64_t SendPiece(int fd, std::span<const std::byte> piece, int64_t skip,
                   bool more) {
@@ -56,11 +76,16 @@ int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
       int64_t want = std::min(op->offset + op->length - at, budget);
       if (Fault(FaultPoint::kBlockingSendfile)) op->s.resident_end = INT64_MAX;
       if (at >= op->s.resident_end) {
+        op->s.resident_end = Remembered(op->memo, at);
+      }
+      if (at >= op->s.resident_end) {
         int64_t probe = std::min(op->offset + op->length - at, kProbeWindow);
         Residency residency = Probe(op->file, at, probe);
         if (residency != Residency::kResident) {
           if (StartPopulate(op, at, residency)) return kPending;
           // No thread to be had: better slow than never.
+        } else {
+          Remember(op->memo, at, at + probe);
         }
         op->s.resident_end = at + probe;
       }

@@ -295,10 +295,7 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
         PollFor(op, d);
         return kPending;
       }
-      if (!(op->q.bits & kBitNonBlocking)) {
-        op->q.bits |= kBitNonBlocking;
-        if (int r = SetNonBlocking(op->fd); r < 0) return r;
-      }
+      if (int r = Core::MakeNonBlocking(op->fd, d); r < 0) return r;
       bool would_block;
       int64_t r = core_->TrySendfile(sendfile, &would_block);
       if (r == kPending && would_block) PollFor(op, d);
