@@ -17,7 +17,7 @@ import sys
 
 LICENSES = [
     ("kevent/module/", "GPL-2.0-only"),
-    ("kevent/uapi/", "GPL-2.0-only WITH Linux-syscall-note"),
+    ("kevent/uapi/", "(GPL-2.0-only WITH Linux-syscall-note) OR Apache-2.0"),
     ("", "Apache-2.0"),
 ]
 
