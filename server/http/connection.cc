@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/http/connection.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "server/http/response.h"
+
+namespace kevent::http {
+namespace {
+
+constexpr size_t kMaxSkip = 1 << 20;
+// Bytes of an unwanted body that are read for the sake of the connection.
+
+constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+
+}  // namespace
+
+Connection::Connection(HttpServer* server, int fd)
+    : loop::Timer(OnTimer), server_(server) {
+  RecvOp::fd = fd;
+}
+
+void Connection::Start() {
+  RecvOp::flags = kOpPollFirst;
+  SetDeadline(server_->options_.header_timeout_ns);
+  Recv();
+  RecvOp::flags = 0;
+}
+
+// --- Input.
+
+void Connection::Recv() {
+  RecvOp::pool = server_->pool_;
+  if (state_ == State::kHead) {
+    // The rest of a head goes behind its beginning.
+    size_t used = work_->input.size();
+    RecvOp::pool = nullptr;
+    RecvOp::buffer = work_->own.get() + used;
+    RecvOp::size =
+        static_cast<uint32_t>(server_->options_.limits.header_bytes + 2 - used);
+  }
+  int r = server_->loop_->Submit(static_cast<RecvOp*>(this), OnRecv);
+  if (r < 0) {
+    Close();
+    return;
+  }
+  ++pending_;
+}
+
+void Connection::OnRecv(loop::Loop*, Operation* op, const Entry& entry) {
+  auto* c = static_cast<Connection*>(static_cast<RecvOp*>(op));
+  --c->pending_;
+  c->Received(entry);
+}
+
+void Connection::Received(const Entry& entry) {
+  InputBuffer buffer;
+  if (entry.flags & kEntryBuffer) {
+    buffer = {InputBuffer::Kind::kPool, static_cast<uint16_t>(entry.data[1])};
+  }
+  if (state_ == State::kClosed || state_ == State::kLingering ||
+      entry.result <= 0) {
+    Drop(&buffer);
+    if (state_ == State::kLingering && entry.result > 0) {
+      Recv();
+    } else {
+      Close();
+    }
+    return;
+  }
+  const size_t size = static_cast<size_t>(entry.result);
+  if (!work_) {
+    work_ = server_->TakeWork();
+    work_->exchange.connection_ = this;
+    SetDeadline(server_->options_.header_timeout_ns);
+  }
+  if (buffer.kind == InputBuffer::Kind::kPool) {
+    work_->current = buffer;
+    work_->input = {reinterpret_cast<const char*>(entry.data[0]), size};
+  } else {
+    work_->input = {work_->own.get(), work_->input.size() + size};
+  }
+  Process();
+}
+
+void Connection::Drop(InputBuffer* buffer) {
+  if (buffer->kind == InputBuffer::Kind::kPool && !server_->loop_->closing()) {
+    server_->pool_->Release(buffer->id);
+  }
+  *buffer = InputBuffer();
+}
+
+void Connection::Process() {
+  if (processing_) return;
+  processing_ = true;
+  for (bool more = true; more;) {
+    switch (state_) {
+      case State::kIdle:
+        if (work_->input.empty()) {
+          EndRequest();
+          more = false;
+          break;
+        }
+        [[fallthrough]];
+      case State::kHead:
+        more = ParseHead();
+        break;
+      case State::kBody:
+      case State::kSkipping:
+        more = DecodeBody();
+        break;
+      default:
+        more = false;
+    }
+  }
+  processing_ = false;
+}
+
+// Nothing of the next request is here: back to the smallest form.
+void Connection::EndRequest() {
+  Drop(&work_->current);
+  server_->PutWork(std::exchange(work_, nullptr));
+  if (server_->draining_) {
+    Close();
+    return;
+  }
+  SetDeadline(server_->options_.idle_timeout_ns);
+  Recv();
+}
+
+bool Connection::ParseHead() {
+  Work* w = work_;
+  ParseResult r =
+      Parse(w->input, server_->options_.limits, &w->request, &w->parser);
+  if (r.kind == ParseResult::Kind::kDone) {
+    w->input.remove_prefix(r.consumed);
+    StartHandling();
+    return true;
+  }
+  if (r.kind == ParseResult::Kind::kError) {
+    FailRequest(r.status);
+    return true;
+  }
+  const size_t capacity = server_->options_.limits.header_bytes + 2;
+  if (w->input.size() >= capacity) {  // Parse promises that it needs no more
+    FailRequest(431);
+    return true;
+  }
+  if (!w->own) w->own.reset(new char[capacity]);
+  if (w->input.data() != w->own.get()) {
+    memmove(w->own.get(), w->input.data(), w->input.size());
+    w->input = {w->own.get(), w->input.size()};
+    Drop(&w->current);
+    w->current = {InputBuffer::Kind::kOwn, 0};
+  }
+  if (state_ == State::kIdle) {
+    // From here on, however slowly the rest comes.
+    SetDeadline(server_->options_.header_timeout_ns);
+    state_ = State::kHead;
+  }
+  Recv();
+  return false;
+}
+
+void Connection::StartHandling() {
+  Work* w = work_;
+  state_ = State::kHandling;
+  w->started_ns = server_->loop_->now_ns();
+  w->body = BodyDecoder(w->request);
+  keep_alive_ = w->request.keep_alive && !server_->draining_;
+  owes_ = true;
+  server_->handler_->Handle(&w->exchange);
+}
+
+bool Connection::DecodeBody() {
+  Work* w = work_;
+  while (!w->input.empty()) {
+    BodyDecoder::Result r = w->body.Decode(w->input);
+    w->input.remove_prefix(r.consumed);
+    int status = r.status;
+    if (status == 0 && r.data.size() > w->body_limit) status = 413;
+    if (status != 0) {
+      keep_alive_ = false;
+      w->failed = true;
+      if (state_ == State::kSkipping) {
+        Linger();
+        return false;
+      }
+      state_ = State::kHandling;
+      owes_ = true;
+      std::exchange(w->body_fn, nullptr)(&w->exchange, status, {});
+      return true;
+    }
+    w->body_limit -= r.data.size();
+    if (state_ == State::kBody) w->body_data.append(r.data);
+    if (r.done) break;
+  }
+  if (w->body.done()) {
+    if (state_ == State::kSkipping) {
+      state_ = State::kIdle;
+      return true;
+    }
+    state_ = State::kHandling;
+    owes_ = true;
+    std::exchange(w->body_fn, nullptr)(&w->exchange, 200,
+                                       std::move(w->body_data));
+    return true;
+  }
+  // The request's own bytes stay until it is answered.
+  if (state_ == State::kBody && w->held.kind == InputBuffer::Kind::kNone) {
+    w->held = std::exchange(w->current, InputBuffer());
+  } else {
+    Drop(&w->current);
+  }
+  SetDeadline(server_->options_.body_timeout_ns);
+  Recv();
+  return false;
+}
+
+void Connection::ReadBody(size_t limit, Exchange::BodyFn done) {
+  Work* w = work_;
+  w->body_fn = std::move(done);
+  w->body_limit = limit;
+  w->body_data.clear();
+  if (state_ == State::kClosed) {
+    w->body_fn = nullptr;
+    owes_ = false;
+    if (pending_ == 0) Free();
+    return;
+  }
+  state_ = State::kBody;
+  owes_ = false;
+  if (w->request.content_length.value_or(0) > limit) {
+    keep_alive_ = false;
+    w->failed = true;
+    state_ = State::kHandling;
+    owes_ = true;
+    std::exchange(w->body_fn, nullptr)(&w->exchange, 413, {});
+    return;
+  }
+  if (w->request.expect_continue && w->input.empty() && !w->body.done()) {
+    // A few bytes on a connection on which nothing else is under way: there is
+    // room for them, and if there is not the client does without (RFC 9110
+    // section 10.1.1).
+    ssize_t r = send(fd(), kContinue.data(), kContinue.size(),
+                     MSG_NOSIGNAL | MSG_DONTWAIT);
+    static_cast<void>(r);
+  }
+  Process();
+}
+
+// --- Output.
+
+void Connection::Respond(int status, std::span<const std::string_view> pieces,
+                         Release release) {
+  Work* w = work_;
+  if (pieces.size() > Exchange::kPieces) abort();
+  if (!TakeResponse(&release)) return;
+  w->status = status;
+  w->release = release;
+  int64_t expected = 0;
+  size_t n = 0;
+  for (std::string_view piece : pieces) {
+    if (piece.empty()) continue;
+    w->pieces[n++] = {const_cast<char*>(piece.data()), piece.size()};
+    expected += static_cast<int64_t>(piece.size());
+  }
+  w->send.pieces = {w->pieces, n};
+  Send(expected, &w->send);
+}
+
+void Connection::RespondFile(int status, std::string_view head, int file,
+                             int64_t offset, int64_t length, Release release,
+                             FileMemo* memo) {
+  Work* w = work_;
+  if (!TakeResponse(&release)) return;
+  w->status = status;
+  w->release = release;
+  w->sendfile.header = std::as_bytes(std::span(head));
+  w->sendfile.file = file;
+  w->sendfile.memo = memo;
+  w->sendfile.offset = offset;
+  w->sendfile.length = length;
+  Send(static_cast<int64_t>(head.size()) + length, &w->sendfile);
+}
+
+// The handler has answered; false if the connection is gone meanwhile.
+bool Connection::TakeResponse(Release* release) {
+  if (!owes_) abort();  // it did so twice
+  owes_ = false;
+  if (state_ == State::kHandling) return true;
+  (*release)();
+  if (pending_ == 0) Free();
+  return false;
+}
+
+void Connection::Send(int64_t expected, Operation* op) {
+  Work* w = work_;
+  state_ = State::kSending;
+  w->expected = expected;
+  w->progress = 0;
+  op->fd = fd();
+  op->flags = kOpSkipInline;
+  SetDeadline(server_->options_.send_timeout_ns);
+  int r = server_->loop_->Submit(op, OnSent);
+  if (r == Queue::kDone) {
+    Sent(expected);
+  } else if (r < 0) {
+    Sent(r);
+  } else {
+    ++pending_;
+  }
+}
+
+void Connection::OnSent(loop::Loop*, Operation* op, const Entry& entry) {
+  Work* w = op->opcode == Opcode::kSend ? static_cast<WorkSend*>(op)->work
+                                        : static_cast<WorkSendfile*>(op)->work;
+  Connection* c = w->exchange.connection_;
+  --c->pending_;
+  c->Sent(entry.result);
+}
+
+void Connection::Sent(int64_t bytes) {
+  Work* w = work_;
+  stats::HttpCounters& counters = server_->counters_;
+  counters.requests.Add(1);
+  counters.by_class[w->status >= 200 && w->status < 600 ? w->status / 100 : 0]
+      .Add(1);
+  if (bytes > 0) counters.bytes_sent.Add(static_cast<uint64_t>(bytes));
+  if (server_->log_) {
+    LogRecord record = {w->request.raw_method,
+                        w->request.target,
+                        fd(),
+                        w->status,
+                        static_cast<uint64_t>(std::max<int64_t>(bytes, 0)),
+                        server_->loop_->now_ns() - w->started_ns};
+    server_->log_(record);
+  }
+  w->release();
+  if (bytes != w->expected || state_ == State::kClosed) {
+    counters.aborted.Add(1);
+    Close();
+    return;
+  }
+  EndResponse();
+}
+
+void Connection::EndResponse() {
+  Work* w = work_;
+  // After an early response to a client that waits for 100 Continue nobody
+  // knows whether a body will come (RFC 9110 section 10.1.1).
+  if (!w->body.done() && w->request.expect_continue) keep_alive_ = false;
+  if (!keep_alive_) {
+    if (w->failed || !w->body.done() || !w->input.empty()) {
+      Linger();
+    } else {
+      Close();
+    }
+    return;
+  }
+  Drop(&w->held);
+  w->parser = ParserState();
+  w->reply.clear();
+  if (w->body.done()) {
+    state_ = State::kIdle;
+  } else {
+    state_ = State::kSkipping;
+    w->body_limit = kMaxSkip;
+  }
+  Process();
+}
+
+void Connection::FailRequest(int status) {
+  Work* w = work_;
+  state_ = State::kHandling;
+  w->started_ns = server_->loop_->now_ns();
+  w->failed = true;
+  w->request.expect_continue = false;
+  keep_alive_ = false;
+  owes_ = true;
+  w->exchange.RespondError(status);
+}
+
+// --- The end.
+
+void Connection::Linger() {
+  // Closing with unread input would reset the connection, and the client might
+  // lose the response (RFC 9112 section 9.6).
+  state_ = State::kLingering;
+  Drop(&work_->current);
+  Drop(&work_->held);
+  shutdown(fd(), SHUT_WR);
+  SetDeadline(server_->options_.linger_ns);
+  Recv();
+}
+
+void Connection::Drain() {
+  if (state_ == State::kIdle && !work_) {
+    Close();
+  } else {
+    keep_alive_ = false;
+  }
+}
+
+void Connection::Abort() {
+  linger reset = {1, 0};
+  setsockopt(fd(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  Close();
+}
+
+void Connection::Close() {
+  if (state_ != State::kClosed) {
+    state_ = State::kClosed;
+    server_->loop_->CancelTimer(this);
+    server_->loop_->Close(fd());
+    // What is under way makes its last entries now.
+  }
+  // A handler that still has the exchange will find it.
+  if (pending_ == 0 && !owes_) Free();
+}
+
+void Connection::Free() {
+  if (freed_) return;
+  freed_ = true;
+  if (work_) {
+    Drop(&work_->current);
+    Drop(&work_->held);
+    work_->release();
+    work_->body_fn = nullptr;
+  }
+  server_->Removed(this);
+}
+
+// --- Time.
+
+void Connection::SetDeadline(int64_t after_ns) {
+  deadline_ns_ = server_->loop_->now_ns() + after_ns;
+  // The timer may stand earlier: when it fires it is set again.
+  if (!pending() || TimerNode::deadline_ns > deadline_ns_) {
+    server_->loop_->SetTimer(this, deadline_ns_);
+  }
+}
+
+void Connection::OnTimer(loop::Loop* loop, loop::Timer* timer) {
+  auto* c = static_cast<Connection*>(timer);
+  if (loop->now_ns() < c->deadline_ns_) {
+    loop->SetTimer(c, c->deadline_ns_);
+  } else {
+    c->TimedOut();
+  }
+}
+
+void Connection::TimedOut() {
+  switch (state_) {
+    case State::kHandling:
+      SetDeadline(server_->options_.send_timeout_ns);
+      return;
+    case State::kSending: {
+      Work* w = work_;
+      int64_t progress =
+          w->send.in_flight() ? w->send.progress() : w->sendfile.progress();
+      if (progress > w->progress) {
+        w->progress = progress;
+        SetDeadline(server_->options_.send_timeout_ns);
+        return;
+      }
+      server_->counters_.timeouts.Add(1);
+      // Unsent megabytes would outlive the connection otherwise.
+      Abort();
+      return;
+    }
+    case State::kHead:
+    case State::kBody:
+      server_->counters_.timeouts.Add(1);
+      if (!work_ || state_ == State::kBody) {
+        Close();
+        return;
+      }
+      // A recv is under way: the response goes out beside it, and the end of
+      // the connection ends it.
+      Close408();
+      return;
+    default:
+      server_->counters_.timeouts.Add(1);
+      Close();
+  }
+}
+
+// Tells a client that was too slow with its request, without waiting.
+void Connection::Close408() {
+  ErrorResponse error;
+  error.status = 408;
+  error.date = server_->Date();
+  std::string_view text = WriteErrorResponse(work_->scratch, error);
+  ssize_t r = send(fd(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  static_cast<void>(r);
+  Close();
+}
+
+}  // namespace kevent::http

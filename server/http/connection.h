@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef SERVER_HTTP_CONNECTION_H_
+#define SERVER_HTTP_CONNECTION_H_
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "server/http/body.h"
+#include "server/http/parser.h"
+#include "server/http/server.h"
+#include "server/loop/loop.h"
+
+namespace kevent::http {
+
+struct Work;
+
+struct WorkSend : SendOp {
+  Work* work = nullptr;
+};
+
+struct WorkSendfile : SendfileOp {
+  Work* work = nullptr;
+};
+
+struct InputBuffer {
+  enum class Kind : uint8_t { kNone, kPool, kOwn };
+  Kind kind = Kind::kNone;
+  uint16_t id = 0;  // of the pool
+
+  friend bool operator==(const InputBuffer&, const InputBuffer&) = default;
+};
+
+struct Work {
+  Work() {
+    send.work = this;
+    sendfile.work = this;
+  }
+
+  Exchange exchange;
+  Request request;
+  ParserState parser;
+  BodyDecoder body;
+  WorkSend send;
+  WorkSendfile sendfile;
+  iovec pieces[Exchange::kPieces];
+  Release release;
+  std::string reply;  // what Reply sends
+
+  std::string_view input;  // not yet consumed, in `current`
+  InputBuffer current;
+  InputBuffer held;  // where the request's views lie, if not in `current`
+  std::unique_ptr<char[]> own;
+
+  Exchange::BodyFn body_fn;
+  std::string body_data;
+  size_t body_limit = 0;
+
+  int64_t started_ns = 0;
+  int64_t expected = 0;  // bytes of the response
+  int64_t progress = 0;  // of them, when the time-out was last looked at
+  int status = 0;
+  bool failed = false;  // the request could not be understood
+
+  char scratch[2048];
+};
+// What a connection needs while it has a request; from the server's pool.
+
+class Connection : private RecvOp, private loop::Timer {
+ public:
+  Connection(HttpServer* server, int fd);
+
+  void Start();
+  // The first recv.
+
+  void Drain();
+  // Idle: closes. Otherwise the response under way is the last.
+
+  void Abort();
+  // Closes at once.
+
+  // For Exchange.
+  HttpServer* server() const { return server_; }
+  Work* work() const { return work_; }
+  bool keep_alive() const { return keep_alive_; }
+  void CloseAfter() { keep_alive_ = false; }
+  int fd() const { return RecvOp::fd; }
+  void ReadBody(size_t limit, Exchange::BodyFn done);
+  void Respond(int status, std::span<const std::string_view> pieces,
+               Release release);
+  void RespondFile(int status, std::string_view head, int file, int64_t offset,
+                   int64_t length, Release release, FileMemo* memo);
+
+  Work* TakeWork() { return std::exchange(work_, nullptr); }
+
+  Connection* prev = nullptr;  // the server's list
+  Connection* next = nullptr;
+
+ private:
+  enum class State : uint8_t {
+    kIdle,       // no byte of a request
+    kHead,       // part of a head
+    kHandling,   // the handler has the request
+    kBody,       // and waits for its body
+    kSending,    // a response is under way
+    kSkipping,   // the rest of a body nobody wants
+    kLingering,  // the last response is out, the client still sends
+    kClosed,
+  };
+
+  static void OnRecv(loop::Loop* loop, Operation* op, const Entry& entry);
+  static void OnSent(loop::Loop* loop, Operation* op, const Entry& entry);
+  static void OnTimer(loop::Loop* loop, loop::Timer* timer);
+
+  void Received(const Entry& entry);
+  void Process();
+  bool ParseHead();
+  bool DecodeBody();
+  void StartHandling();
+  bool TakeResponse(Release* release);
+  void Send(int64_t expected, Operation* op);
+  void Sent(int64_t bytes);
+  void EndResponse();
+  void EndRequest();
+  void Recv();
+  void Drop(InputBuffer* buffer);
+  void FailRequest(int status);
+  void Linger();
+  void Close();
+  void Free();
+  void SetDeadline(int64_t after_ns);
+  void TimedOut();
+  void Close408();
+
+  int64_t deadline_ns_ = 0;
+  HttpServer* const server_;
+  Work* work_ = nullptr;
+  State state_ = State::kIdle;
+  bool keep_alive_ = true;
+  bool processing_ = false;  // within Process: it goes on by itself
+  bool owes_ = false;  // the handler has the exchange and has not responded
+  bool freed_ = false;
+  uint8_t pending_ = 0;  // operations whose last entry has not come
+};
+// One client. While it is idle this object is all there is of it.
+
+static_assert(sizeof(Connection) <= 160);
+
+}  // namespace kevent::http
+
+#endif  // SERVER_HTTP_CONNECTION_H_

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/http/server.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "server/http/connection.h"
+#include "server/http/response.h"
+
+namespace kevent::http {
+namespace {
+
+constexpr int64_t kSecond = 1'000'000'000;
+constexpr int64_t kMillisecond = 1'000'000;
+constexpr int64_t kAcceptRetry = 100'000'000;
+constexpr size_t kUnusedWork = 256;  // kept for the next connections
+
+}  // namespace
+
+struct HttpServer::Acceptor : AcceptOp, loop::Timer {
+  explicit Acceptor(HttpServer* s) : loop::Timer(OnRetry), server(s) {}
+  HttpServer* const server;
+  bool pending = false;  // its last entry has not come
+  bool closed = false;
+};
+
+// --- Exchange.
+
+const Request& Exchange::request() const {
+  return connection_->work()->request;
+}
+loop::Loop* Exchange::loop() const { return connection_->server()->loop(); }
+int Exchange::fd() const { return connection_->fd(); }
+bool Exchange::keep_alive() const { return connection_->keep_alive(); }
+void Exchange::CloseAfter() { connection_->CloseAfter(); }
+std::string_view Exchange::date() const {
+  return connection_->server()->Date();
+}
+
+int64_t Exchange::unix_time() const {
+  connection_->server()->Date();
+  return connection_->server()->unix_time_;
+}
+
+std::span<char> Exchange::scratch() { return connection_->work()->scratch; }
+
+std::string_view Exchange::connection_field() const {
+  if (!connection_->keep_alive()) return "Connection: close\r\n";
+  if (request().version_minor == 0) return "Connection: keep-alive\r\n";
+  return "";
+}
+
+void Exchange::ReadBody(size_t limit, BodyFn done) {
+  connection_->ReadBody(limit, std::move(done));
+}
+
+void Exchange::Respond(int status, std::span<const std::string_view> pieces,
+                       Release release) {
+  connection_->Respond(status, pieces, release);
+}
+
+void Exchange::RespondFile(int status, std::string_view head, int file,
+                           int64_t offset, int64_t length, Release release,
+                           FileMemo* memo) {
+  connection_->RespondFile(status, head, file, offset, length, release, memo);
+}
+
+void Exchange::RespondError(int status, std::string_view extra_fields) {
+  const Request& r = request();
+  ErrorResponse error;
+  error.status = status;
+  error.date = date();
+  error.keep_alive = keep_alive();
+  error.version_1_0 = r.version_minor == 0;
+  error.head = !connection_->work()->failed && r.method == Method::kHead;
+  error.extra_fields = extra_fields;
+  std::string_view text = WriteErrorResponse(scratch(), error);
+  if (text.empty()) {
+    error.status = 500;
+    error.extra_fields = {};
+    text = WriteErrorResponse(scratch(), error);
+  }
+  Respond(error.status, {&text, 1});
+}
+
+void Exchange::Redirect(int status, std::string_view location) {
+  std::string& kept = connection_->work()->reply;
+  kept.resize(location.size() + 512);
+  ResponseHead head(kept);
+  head.Status(status);
+  head.Append("Date", date());
+  head.Append("Location", location);
+  head.AppendRaw("Content-Length: 0\r\n");
+  head.AppendRaw(connection_field());
+  std::string_view text = head.Finish();
+  if (text.empty()) {
+    RespondError(500);
+    return;
+  }
+  Respond(status, {&text, 1});
+}
+
+void Exchange::Reply(int status, std::string_view content_type,
+                     std::string body) {
+  ResponseHead head(scratch());
+  head.Status(status);
+  head.Append("Date", date());
+  head.Append("Content-Type", content_type);
+  head.Append("Content-Length", body.size());
+  head.AppendRaw(connection_field());
+  std::string_view pieces[2] = {head.Finish(), {}};
+  if (pieces[0].empty()) {
+    RespondError(500);
+    return;
+  }
+  std::string& kept = connection_->work()->reply;
+  kept = std::move(body);
+  if (request().method != Method::kHead) pieces[1] = kept;
+  Respond(status, pieces);
+}
+
+// --- HttpServer.
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
+    loop::Loop* loop, Handler* handler, const Options& options) {
+  std::unique_ptr<HttpServer> server(new HttpServer(loop, handler, options));
+  auto pool =
+      loop->queue().AddBufferPool(options.buffers, options.buffer_bytes);
+  if (!pool.ok()) return pool.status();
+  server->pool_ = *pool;
+  return server;
+}
+
+HttpServer::HttpServer(loop::Loop* loop, Handler* handler,
+                       const Options& options)
+    : loop_(loop), handler_(handler), options_(options) {}
+
+HttpServer::~HttpServer() {
+  destroying_ = true;
+  CloseAll();
+  for (auto& acceptor : acceptors_) {
+    loop_->CancelTimer(acceptor.get());
+    if (!acceptor->closed) loop_->Close(acceptor->fd);
+    acceptor->closed = true;
+  }
+  auto busy = [this] {
+    for (auto& acceptor : acceptors_) {
+      if (acceptor->pending) return true;
+    }
+    return connection_count_ > 0;
+  };
+  // The last entries of what was just cancelled, and what they defer.
+  do {
+    loop_->RunOnce(kMillisecond);
+  } while (busy());
+  for (void* memory : unused_connections_) ::operator delete(memory);
+}
+
+void HttpServer::Listen(int fd) {
+  acceptors_.push_back(std::make_unique<Acceptor>(this));
+  Acceptor* acceptor = acceptors_.back().get();
+  acceptor->AcceptOp::fd = fd;
+  acceptor->flags = kOpMultishot;
+  StartAccept(acceptor);
+}
+
+void HttpServer::StartAccept(Acceptor* acceptor) {
+  if (acceptor->pending || acceptor->closed ||
+      connection_count_ >= options_.max_connections) {
+    return;
+  }
+  loop_->CancelTimer(acceptor);
+  if (loop_->Submit(acceptor, OnAccept) < 0) {
+    loop_->SetTimer(acceptor, loop_->now_ns() + kAcceptRetry);
+    return;
+  }
+  acceptor->pending = true;
+}
+
+void HttpServer::OnRetry(loop::Loop*, loop::Timer* timer) {
+  auto* acceptor = static_cast<Acceptor*>(timer);
+  acceptor->server->StartAccept(acceptor);
+}
+
+void HttpServer::OnAccept(loop::Loop* loop, Operation* op, const Entry& entry) {
+  auto* acceptor = static_cast<Acceptor*>(static_cast<AcceptOp*>(op));
+  HttpServer* server = acceptor->server;
+  if (!(entry.flags & kEntryMore)) acceptor->pending = false;
+  if (entry.result >= 0) server->Adopt(static_cast<int>(entry.result));
+  if (acceptor->closed) {
+    server->CheckDrained();
+    return;
+  }
+  if (entry.flags & kEntryMore) {
+    if (server->connection_count_ >= server->options_.max_connections) {
+      loop->Cancel(op);
+    }
+    return;
+  }
+  if (entry.result < 0 && entry.result != -ECANCELED) {
+    // No descriptor or no memory: trying again at once would only spin.
+    server->counters_.accept_failures.Add(1);
+    loop->SetTimer(acceptor, loop->now_ns() + kAcceptRetry);
+    return;
+  }
+  server->StartAccept(acceptor);
+}
+
+void HttpServer::Adopt(int fd) {
+  counters_.accepted.Add(1);
+  if (draining_ || destroying_) {
+    loop_->Close(fd);
+    return;
+  }
+  void* memory;
+  if (unused_connections_.empty()) {
+    memory = ::operator new(sizeof(Connection));
+  } else {
+    memory = unused_connections_.back();
+    unused_connections_.pop_back();
+  }
+  auto* c = new (memory) Connection(this, fd);
+  c->next = connections_;
+  if (connections_) connections_->prev = c;
+  connections_ = c;
+  ++connection_count_;
+  counters_.connections.Add(1);
+  c->Start();
+}
+
+void HttpServer::Removed(Connection* c) {
+  (c->prev ? c->prev->next : connections_) = c->next;
+  if (c->next) c->next->prev = c->prev;
+  --connection_count_;
+  counters_.connections.Sub(1);
+  // Its own functions may still be on the stack.
+  loop_->Defer(
+      [](void* p) {
+        auto* connection = static_cast<Connection*>(p);
+        HttpServer* server = connection->server();
+        if (Work* work = connection->TakeWork()) server->PutWork(work);
+        connection->~Connection();
+        server->unused_connections_.push_back(p);
+      },
+      c);
+  if (!draining_ && !destroying_) {
+    for (auto& acceptor : acceptors_) StartAccept(acceptor.get());
+  }
+  CheckDrained();
+}
+
+Work* HttpServer::TakeWork() {
+  if (unused_work_.empty()) return new Work();
+  Work* work = unused_work_.back().release();
+  unused_work_.pop_back();
+  return work;
+}
+
+void HttpServer::PutWork(Work* work) {
+  std::unique_ptr<Work> owned(work);
+  if (unused_work_.size() >= kUnusedWork) return;
+  work->parser = ParserState();
+  work->input = {};
+  work->failed = false;
+  work->reply.clear();
+  unused_work_.push_back(std::move(owned));
+}
+
+std::string_view HttpServer::Date() {
+  int64_t now = loop_->now_ns();
+  if (now >= date_until_ns_) {
+    timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    unix_time_ = ts.tv_sec;
+    date_until_ns_ = now + kSecond - ts.tv_nsec;
+  }
+  return date_.Get(unix_time_);
+}
+
+void HttpServer::Drain(absl::AnyInvocable<void()> done) {
+  drained_ = std::move(done);
+  draining_ = true;
+  for (auto& acceptor : acceptors_) {
+    if (acceptor->closed) continue;
+    acceptor->closed = true;
+    loop_->CancelTimer(acceptor.get());
+    loop_->Close(acceptor->AcceptOp::fd);
+  }
+  for (Connection* c = connections_; c;) {
+    Connection* next = c->next;
+    c->Drain();
+    c = next;
+  }
+  CheckDrained();
+}
+
+void HttpServer::CheckDrained() {
+  if (!draining_ || !drained_ || connection_count_ > 0) return;
+  for (auto& acceptor : acceptors_) {
+    if (acceptor->pending) return;
+  }
+  std::exchange(drained_, nullptr)();
+}
+
+void HttpServer::CloseAll() {
+  for (Connection* c = connections_; c;) {
+    Connection* next = c->next;
+    c->Abort();
+    c = next;
+  }
+}
+
+}  // namespace kevent::http

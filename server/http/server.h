@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef SERVER_HTTP_SERVER_H_
+#define SERVER_HTTP_SERVER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "server/http/body.h"
+#include "server/http/date.h"
+#include "server/http/parser.h"
+#include "server/loop/loop.h"
+#include "server/stats/counters.h"
+
+namespace kevent::http {
+
+class Connection;
+class Exchange;
+struct Work;
+struct WorkSend;
+struct WorkSendfile;
+
+struct Release {
+  void (*fn)(void*) = nullptr;
+  void* arg = nullptr;
+
+  void operator()() {
+    if (fn) fn(arg);
+    fn = nullptr;
+  }
+};
+// Called once when bytes lent to a response are not needed any more.
+
+class Handler {
+ public:
+  virtual ~Handler() = default;
+
+  virtual void Handle(Exchange* exchange) = 0;
+  // Answers one request, now or later, with exactly one of Exchange's Respond
+  // functions, from the loop's thread. The exchange is valid until then, even if
+  // the client has gone away meanwhile.
+};
+// Must outlive the server it serves.
+
+struct LogRecord {
+  std::string_view method;
+  std::string_view target;
+  int fd;  // the connection's, for getpeername(2)
+  int status;
+  uint64_t bytes;       // sent, the head included
+  int64_t duration_ns;  // from the head's last byte to the end of the response
+};
+// What an access log gets to know of a response. Views hold during the call.
+
+class Exchange {
+ public:
+  const Request& request() const;
+  // Valid until the response is given. Views in it lie in the connection's
+  // buffers.
+
+  loop::Loop* loop() const;
+  int fd() const;  // the connection's descriptor
+
+  bool keep_alive() const;
+  // The connection stays open after this response.
+  void CloseAfter();
+  // It does not.
+
+  std::string_view date() const;
+  // The value of a Date field for now (RFC 9110 section 6.6.1).
+  int64_t unix_time() const;  // seconds
+
+  std::span<char> scratch();
+  // 2 KiB for a head, the connection's own until the response is out.
+
+  std::string_view connection_field() const;
+  // "Connection: close\r\n", "Connection: keep-alive\r\n" (HTTP/1.0) or "".
+
+  using BodyFn = absl::AnyInvocable<void(Exchange*, int status, std::string)>;
+  void ReadBody(size_t limit, BodyFn done);
+  // Collects the request's body, at most `limit` bytes, then calls `done`,
+  // maybe at once, with status 200; or with 400, 413 or 431 for RespondError.
+  // Sends 100 Continue if it was asked for. A client that goes away in the
+  // middle ends the exchange: `done` is destroyed without a call.
+
+  static constexpr size_t kPieces = 4;
+
+  void Respond(int status, std::span<const std::string_view> pieces,
+               Release release = {});
+  // Sends `pieces` (at most kPieces), which are a whole message, head and body.
+  // They must live until `release` is called, which may be within this call.
+
+  void RespondFile(int status, std::string_view head, int file, int64_t offset,
+                   int64_t length, Release release = {},
+                   FileMemo* memo = nullptr);
+  // Sends `head` and then a range of a file (SendfileOp, FileMemo). A file that turns out
+  // shorter than promised ends the connection, so that the client notices.
+
+  void RespondError(int status, std::string_view extra_fields = {});
+  // A small page. `extra_fields` are complete lines.
+
+  void Redirect(int status, std::string_view location);
+  // 301, 302, 303, 307 or 308. `location` is a URI reference as it goes out.
+
+  void Reply(int status, std::string_view content_type, std::string body);
+  // A whole response with Date, Content-Type, Content-Length; no body for HEAD.
+
+ private:
+  friend class Connection;
+  friend struct Work;
+  Exchange() = default;
+  Connection* connection_ = nullptr;
+};
+// One request and its response.
+
+class HttpServer {
+ public:
+  struct Options {
+    Limits limits;
+    int64_t header_timeout_ns = 60'000'000'000;
+    // From the first byte of a request to the last of its head: 408.
+    int64_t body_timeout_ns = 60'000'000'000;  // between two pieces of a body
+    int64_t idle_timeout_ns = 75'000'000'000;  // of a kept-alive connection
+    int64_t send_timeout_ns = 60'000'000'000;
+    // Without progress of a response: the connection is reset.
+    int64_t linger_ns = 2'000'000'000;
+    // How long what a client still sends is read after an early last response.
+    uint32_t max_connections = 1u << 20;  // more wait in the backlog
+    uint32_t buffers = 512;               // for input; a power of two
+    uint32_t buffer_bytes = 4096;
+    std::string server_name = "kevent";
+  };
+
+  using LogFn = absl::AnyInvocable<void(const LogRecord&)>;
+
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Create(
+      loop::Loop* loop, Handler* handler, const Options& options);
+
+  ~HttpServer();
+  // Closes all connections and runs the loop until they are gone, which they
+  // are when every handler has responded. Destroy it in the loop's thread (not
+  // from within a callback), or when the loop does not run, and before the loop.
+
+  void SetLog(LogFn log) { log_ = std::move(log); }
+
+  void Listen(int fd);
+  // Accepts from a listening socket, which the server owns from now on. Out of
+  // descriptors or memory it tries again when a connection has ended or 100 ms
+  // later; the connections wait in the backlog.
+
+  void Drain(absl::AnyInvocable<void()> done);
+  // Closes the listeners and idle connections, lets requests under way finish
+  // with "Connection: close", then calls `done`. Once.
+
+  void CloseAll();
+  // Ends every connection now.
+
+  std::string_view date() { return Date(); }
+  // The value of a Date field for now.
+
+  const stats::HttpCounters& counters() const { return counters_; }
+  size_t connections() const { return connection_count_; }
+  loop::Loop* loop() const { return loop_; }
+  const Options& options() const { return options_; }
+
+ private:
+  friend class Connection;
+  friend class Exchange;
+  struct Acceptor;
+
+  HttpServer(loop::Loop* loop, Handler* handler, const Options& options);
+
+  static void OnAccept(loop::Loop* loop, Operation* op, const Entry& entry);
+  static void OnRetry(loop::Loop* loop, loop::Timer* timer);
+  void StartAccept(Acceptor* acceptor);
+  void ResumeAccept();
+  void Adopt(int fd);
+  void Removed(Connection* connection);
+  Work* TakeWork();
+  void PutWork(Work* work);
+  std::string_view Date();
+  void CheckDrained();
+
+  loop::Loop* const loop_;
+  Handler* const handler_;
+  const Options options_;
+  BufferPool* pool_ = nullptr;
+  LogFn log_;
+  std::vector<std::unique_ptr<Acceptor>> acceptors_;
+  Connection* connections_ = nullptr;
+  size_t connection_count_ = 0;
+  std::vector<std::unique_ptr<Work>> unused_work_;
+  std::vector<void*> unused_connections_;
+  DateCache date_;
+  int64_t date_until_ns_ = 0;
+  int64_t unix_time_ = 0;
+  absl::AnyInvocable<void()> drained_;
+  bool draining_ = false;
+  bool destroying_ = false;
+  stats::HttpCounters counters_;
+};
+// HTTP/1.1 (RFC 9112) on one Loop: keep-alive, pipelining, limits and
+// time-outs. Everything belongs to the loop's thread, but counters().
+
+}  // namespace kevent::http
+
+#endif  // SERVER_HTTP_SERVER_H_
