@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/files/file_cache.h"
+
+#include <limits.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "absl/hash/hash.h"
+#include "absl/strings/string_view.h"
+
+namespace kevent::files {
+namespace {
+
+constexpr int64_t kNsPerS = 1'000'000'000;
+
+// Entries dropped for want of descriptors before an open is given up: they may
+// be in use and keep theirs.
+constexpr int kEvictionsForDescriptor = 8;
+
+// Says something about the path that holds until the tree changes.
+bool IsAnswer(int error) {
+  switch (-error) {
+    case ENOENT:
+    case ENOTDIR:
+    case EACCES:
+    case ELOOP:
+    case EXDEV:
+    case ENXIO:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Says something about this process or the moment, nothing about the path.
+bool IsShortage(int error) {
+  switch (-error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case EAGAIN:
+    case EINTR:
+      return true;
+    default:
+      return false;
+  }
+}
+
+enum class ReadResult { kWhole, kShort, kCold, kUnknown };
+
+// Reads from the page cache alone. `may_block` lets it read from the disk if
+// the file system does not know how not to; kUnknown if that is not allowed.
+ReadResult ReadAt(int fd, uint64_t offset, char* to, size_t size,
+                  bool may_block) {
+  int flags = RWF_NOWAIT;
+  while (size > 0) {
+    iovec vec = {to, size};
+    const ssize_t n = preadv2(fd, &vec, 1, static_cast<off_t>(offset), flags);
+    if (n > 0) {
+      to += n;
+      offset += static_cast<size_t>(n);
+      size -= static_cast<size_t>(n);
+    } else if (n == 0) {
+      return ReadResult::kShort;
+    } else if (errno == EOPNOTSUPP && flags != 0) {
+      if (!may_block) return ReadResult::kUnknown;
+      flags = 0;
+    } else if (errno != EINTR) {
+      return ReadResult::kCold;
+    }
+  }
+  return ReadResult::kWhole;
+}
+
+bool HasBytes(int fd, std::string_view bytes, bool may_block) {
+  std::array<char, 16384> block;
+  for (size_t offset = 0; offset < bytes.size();) {
+    const size_t size = std::min(block.size(), bytes.size() - offset);
+    if (ReadAt(fd, offset, block.data(), size, may_block) !=
+            ReadResult::kWhole ||
+        std::memcmp(block.data(), bytes.data() + offset, size) != 0) {
+      return false;
+    }
+    offset += size;
+  }
+  return true;
+}
+
+}  // namespace
+
+int64_t WallClockNs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return now.tv_sec * kNsPerS + now.tv_nsec;
+}
+
+void FormatImfDate(int64_t seconds, char out[29]) {
+  constexpr int64_t kYear0 = -62'167'219'200;
+  constexpr int64_t kYear10000 = 253'402'300'800;
+  const time_t time = std::clamp(seconds, kYear0, kYear10000 - 1);
+  tm parts;
+  gmtime_r(&time, &parts);
+  constexpr char kDays[] = "SunMonTueWedThuFriSat";
+  constexpr char kMonths[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
+                kDays + 3 * parts.tm_wday, parts.tm_mday,
+                kMonths + 3 * parts.tm_mon, parts.tm_year + 1900, parts.tm_hour,
+                parts.tm_min, parts.tm_sec);
+  std::memcpy(out, text, 29);
+}
+
+Entry::~Entry() {
+  if (fd_ >= 0) close(fd_);
+}
+
+size_t FileCache::KeyHash::operator()(const Key& key) const {
+  return absl::Hash<std::pair<absl::string_view, uint32_t>>()(
+      {absl::string_view(key.first.data(), key.first.size()), key.second});
+}
+
+FileCache::FileCache(const Root* root, WatchSource* source, HeadMaker make_head,
+                     const Options& options)
+    : root_(root),
+      make_head_(std::move(make_head)),
+      options_(options),
+      tree_(root, source, options.watch_retry_ns) {}
+
+FileCache::~FileCache() { PurgeAll(); }
+
+EntryRef FileCache::Get(std::string_view path, int64_t now_ns, int* error,
+                        uint32_t variant) {
+  const auto found = table_.find(Key(path, variant));
+  if (found == table_.end()) {
+    ++stats_.misses;
+    return Load(path, variant, now_ns, error);
+  }
+  Entry* const entry = found->second;
+  entry->referenced_ = true;
+  if (!entry->stale && now_ns < entry->checked_until_ns_) [[likely]] {
+    ++stats_.hits;
+    return Answer(entry, error);
+  }
+  return Revalidate(entry, now_ns, error);
+}
+
+EntryRef FileCache::Answer(Entry* entry, int* error) {
+  *error = entry->error_;
+  return entry->kind_ == Entry::Kind::kError ? EntryRef() : EntryRef(entry);
+}
+
+EntryRef FileCache::Load(std::string_view path, uint32_t variant,
+                         int64_t now_ns, int* error) {
+  if (path.size() >= PATH_MAX) {
+    *error = -ENAMETOOLONG;
+    return {};
+  }
+  if (path.find('\0') != std::string_view::npos) {
+    *error = -EINVAL;
+    return {};
+  }
+  const std::string copy(path);
+  bool complete = false;
+  Directory* const directory =
+      options_.max_entries > 0 ? tree_.Pin(path, now_ns, &complete) : nullptr;
+  OpenedFile file;
+  const int result =
+      WithDescriptors([&] { return root_->Open(copy.c_str(), &file); });
+  EntryRef entry = Build(copy, variant, directory, complete, result,
+                         std::move(file), nullptr, now_ns, error);
+  tree_.Unpin(directory);
+  return entry;
+}
+
+EntryRef FileCache::Revalidate(Entry* entry, int64_t now_ns, int* error) {
+  // What makes room below may evict it.
+  const EntryRef old(entry);
+  ++stats_.revalidations;
+  const bool told = old->stale;
+  bool complete = false;
+  Directory* const directory = tree_.Pin(old->path_, now_ns, &complete);
+
+  // A look at the path suffices unless the file must be read, or the error is
+  // one of opening it.
+  const bool open =
+      old->kind_ == Entry::Kind::kError || old->racy_ || old->body_was_cold_;
+  OpenedFile file;
+  int result = WithDescriptors([&] {
+    return open ? root_->Open(old->path_.c_str(), &file)
+                : root_->Stat(old->path_.c_str(), &file);
+  });
+
+  EntryRef answer;
+  if (IsShortage(result)) {
+    answer = Answer(old.get(), error);
+  } else if (result < 0 ? result == old->error_
+                        : IsUnchanged(old.get(), &file, complete, now_ns)) {
+    if (old->linked_) {
+      tree_.Place(old.get(), directory);
+      tree_.MarkFresh(old.get());
+    }
+    old->checked_until_ns_ = now_ns + options_.revalidate_ns;
+    answer = Answer(old.get(), error);
+  } else {
+    ++stats_.replacements;
+    if (!told && !old->body_was_cold_) tree_.Doubt(directory);
+    if (result == 0 && !open) {
+      result = WithDescriptors(
+          [&] { return root_->Open(old->path_.c_str(), &file); });
+    }
+    answer = Build(old->path_, old->variant_, directory, complete, result,
+                   std::move(file), old.get(), now_ns, error);
+  }
+  tree_.Unpin(directory);
+  return answer;
+}
+
+bool FileCache::IsUnchanged(Entry* entry, OpenedFile* file, bool complete,
+                            int64_t now_ns) {
+  if (entry->kind_ == Entry::Kind::kError) return false;
+  if (file->info != entry->info_ || entry->body_was_cold_) return false;
+  bool watched = complete && !file->through_symlink;
+  if (entry->kind_ == Entry::Kind::kFile && entry->linked_) {
+    watched &= tree_.WatchFile(entry, file, now_ns);
+    if (file->info != entry->info_) return false;
+  }
+  if (entry->racy_) {
+    const int64_t wall_ns = options_.wall_clock_ns();
+    if (!HasBytes(file->fd(), entry->body(), !tree_.IsRemote(*file))) {
+      return false;
+    }
+    entry->racy_ = IsRacy(entry->info_, wall_ns);
+  }
+  entry->watched_ = watched;
+  return true;
+}
+
+EntryRef FileCache::Build(const std::string& path, uint32_t variant,
+                          Directory* directory, bool complete, int open_result,
+                          OpenedFile file, Entry* old, int64_t now_ns,
+                          int* error) {
+  if (open_result < 0 && !IsAnswer(open_result)) {
+    if (old != nullptr) Remove(old);
+    *error = open_result;
+    return {};
+  }
+  const EntryRef entry(new Entry);
+  entry->path_ = path;
+  entry->variant_ = variant;
+  entry->checked_until_ns_ = now_ns + options_.revalidate_ns;
+  if (open_result < 0) {
+    entry->kind_ = Entry::Kind::kError;
+    entry->list_ = kErrors;
+    entry->error_ = open_result;
+  } else {
+    entry->watched_ = complete && !file.through_symlink;
+    if (file.is_directory()) {
+      entry->kind_ = Entry::Kind::kDirectory;
+    } else if (options_.max_entries > 0) {
+      entry->watched_ &= tree_.WatchFile(entry.get(), &file, now_ns);
+    }
+    FillFile(entry.get(), &file);
+  }
+  // Before the old one leaves: it may be the last to need these directories.
+  tree_.Place(entry.get(), directory);
+  if (old != nullptr) Remove(old);
+  if (MakeRoomFor(*entry)) {
+    Insert(entry.get());
+  } else {
+    tree_.Forget(entry.get());
+  }
+  return Answer(entry.get(), error);
+}
+
+void FileCache::FillFile(Entry* entry, OpenedFile* file) {
+  const int64_t wall_ns = options_.wall_clock_ns();
+  entry->info_ = file->info;
+  entry->etag_size_ = static_cast<uint8_t>(
+      std::snprintf(entry->etag_.data(), entry->etag_.size(), "\"%llx-%llx\"",
+                    static_cast<unsigned long long>(file->info.mtime_ns),
+                    static_cast<unsigned long long>(file->info.size)));
+  const int64_t modified_ns = std::min(file->info.mtime_ns, wall_ns);
+  entry->last_modified_s_ =
+      modified_ns / kNsPerS - (modified_ns % kNsPerS < 0 ? 1 : 0);
+  FormatImfDate(entry->last_modified_s_, entry->last_modified_.data());
+
+  std::string head;
+  make_head_(*entry, &head);
+  entry->head_size_ = head.size();
+
+  const bool is_file = entry->kind_ == Entry::Kind::kFile;
+  entry->list_ = kWithoutBody;
+  if (is_file && file->info.size <= options_.max_body_bytes &&
+      options_.max_entries > 0 &&
+      MakeRoomForBytes(head.size() + file->info.size)) {
+    const size_t size = static_cast<size_t>(file->info.size);
+    auto buffer = std::make_unique_for_overwrite<char[]>(head.size() + size);
+    const ReadResult result = ReadAt(file->fd(), 0, buffer.get() + head.size(),
+                                     size, !tree_.IsRemote(*file));
+    if (result == ReadResult::kWhole) {
+      std::memcpy(buffer.get(), head.data(), head.size());
+      entry->buffer_ = std::move(buffer);
+      entry->has_body_ = true;
+      entry->racy_ = IsRacy(file->info, wall_ns);
+      entry->list_ = kWithBody;
+      return;
+    }
+    entry->body_was_cold_ = result == ReadResult::kCold;
+    // Shrank meanwhile: what is known of it is wrong already.
+    if (result == ReadResult::kShort) entry->checked_until_ns_ = INT64_MIN;
+  }
+  entry->buffer_ = std::make_unique_for_overwrite<char[]>(head.size());
+  std::memcpy(entry->buffer_.get(), head.data(), head.size());
+  if (is_file) entry->fd_ = file->Release();
+}
+
+bool FileCache::IsRacy(const FileInfo& info, int64_t wall_ns) const {
+  return info.ctime_ns >= wall_ns - options_.settle_ns;
+}
+
+template <typename Function>
+int FileCache::WithDescriptors(Function open) {
+  int result = open();
+  for (int i = 0; i < kEvictionsForDescriptor; ++i) {
+    if (result != -EMFILE && result != -ENFILE) break;
+    if (!EvictOne(kWithoutBody)) break;
+    result = open();
+  }
+  return result;
+}
+
+bool FileCache::MakeRoomFor(const Entry& entry) {
+  if (options_.max_entries == 0) return false;
+  if (entry.list_ == kErrors) {
+    if (options_.max_negative_entries == 0) return false;
+    while (lists_[kErrors].size >= options_.max_negative_entries) {
+      EvictOne(kErrors);
+    }
+    return true;
+  }
+  const auto own = static_cast<ListIndex>(entry.list_);
+  const ListIndex other = own == kWithBody ? kWithoutBody : kWithBody;
+  while (lists_[own].size + lists_[other].size >= options_.max_entries) {
+    if (!EvictOne(own)) EvictOne(other);
+  }
+  if (entry.fd_ >= 0) {
+    while (stats_.descriptors >= options_.max_descriptors) {
+      if (!EvictOne(kWithoutBody)) return false;
+    }
+  }
+  return true;
+}
+
+bool FileCache::MakeRoomForBytes(size_t bytes) {
+  if (bytes > options_.max_total_body_bytes) return false;
+  while (stats_.body_bytes > options_.max_total_body_bytes - bytes) {
+    EvictOne(kWithBody);
+  }
+  return true;
+}
+
+bool FileCache::EvictOne(ListIndex index) {
+  List& list = lists_[index];
+  while (list.head.linked()) {
+    auto* const entry = static_cast<Entry*>(list.head.next);
+    if (!entry->referenced_) {
+      Remove(entry);
+      ++stats_.evictions;
+      return true;
+    }
+    entry->referenced_ = false;
+    entry->internal::Link<Entry>::MoveToEndOf(&list.head);
+  }
+  return false;
+}
+
+void FileCache::Insert(Entry* entry) {
+  ++entry->refs_;
+  entry->linked_ = true;
+  table_.emplace(Key(entry->path_, entry->variant_), entry);
+  List& list = lists_[entry->list_];
+  entry->internal::Link<Entry>::MoveToEndOf(&list.head);
+  ++list.size;
+  if (entry->fd_ >= 0) ++stats_.descriptors;
+  if (entry->has_body_) {
+    stats_.body_bytes += entry->head_and_body().size();
+  }
+}
+
+void FileCache::Remove(Entry* entry) {
+  if (!entry->linked_) return;
+  const EntryRef last(entry);
+  entry->linked_ = false;
+  table_.erase(Key(entry->path_, entry->variant_));
+  entry->internal::Link<Entry>::Unlink();
+  --lists_[entry->list_].size;
+  if (entry->fd_ >= 0) --stats_.descriptors;
+  if (entry->has_body_) {
+    stats_.body_bytes -= entry->head_and_body().size();
+  }
+  tree_.Forget(entry);
+  --entry->refs_;
+}
+
+template <typename Predicate>
+size_t FileCache::PurgeIf(Predicate predicate) {
+  size_t count = 0;
+  for (List& list : lists_) {
+    for (auto* link = list.head.next; link != &list.head;) {
+      auto* const entry = static_cast<Entry*>(link);
+      link = link->next;
+      if (!predicate(*entry)) continue;
+      Remove(entry);
+      ++count;
+    }
+  }
+  return count;
+}
+
+size_t FileCache::Purge(std::string_view path) {
+  return PurgeIf([path](const Entry& entry) { return entry.path_ == path; });
+}
+
+size_t FileCache::PurgePrefix(std::string_view path) {
+  return PurgeIf([path](const Entry& entry) {
+    return path.empty() || (entry.path_.starts_with(path) &&
+                            (entry.path_.size() == path.size() ||
+                             entry.path_[path.size()] == '/'));
+  });
+}
+
+size_t FileCache::PurgeAll() {
+  return PurgeIf([](const Entry&) { return true; });
+}
+
+FileCache::Stats FileCache::stats() const {
+  Stats stats = stats_;
+  stats.entries = lists_[kWithBody].size + lists_[kWithoutBody].size;
+  stats.negative_entries = lists_[kErrors].size;
+  stats.invalidations = tree_.invalidations();
+  stats.watches = tree_.watches();
+  return stats;
+}
+
+}  // namespace kevent::files
