@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/keventd/daemon.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "server/net/listener.h"
+
+namespace kevent::keventd {
+namespace {
+
+// Each connection and each cached file is a descriptor.
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace
+
+void Daemon::BlockSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int signo : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signo);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+Daemon::Daemon(const DaemonOptions& options, files::Root root,
+               files::MimeTypes mime)
+    : options_(options), root_(std::move(root)), mime_(std::move(mime)) {}
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(
+    const DaemonOptions& options) {
+  auto root = files::Root::Create(options.root, options.symlinks);
+  if (!root.ok()) return root.status();
+  RaiseDescriptorLimit();
+  std::unique_ptr<Daemon> d(new Daemon(
+      options, *std::move(root), files::MimeTypes::Load(options.mime_types)));
+
+  loop::Loop::Options main_options;
+  main_options.queue.engine = EngineKind::kEpoll;
+  main_options.queue.ring_entries = 64;
+  auto main_loop = loop::Loop::Create(main_options);
+  if (!main_loop.ok()) return main_loop.status();
+  d->main_ = *std::move(main_loop);
+
+  loop::Runtime::Options runtime;
+  runtime.loops = options.workers;
+  runtime.loop.queue.engine = options.engine;
+  auto made = loop::Runtime::Create(runtime);
+  if (!made.ok()) return made.status();
+  d->runtime_ = *std::move(made);
+  for (size_t i = 0; i < d->runtime_->size(); ++i) {
+    auto worker =
+        Worker::Create(&d->runtime_->loop(i), &d->root_, &d->mime_, options);
+    if (!worker.ok()) return worker.status();
+    d->workers_.push_back(*std::move(worker));
+  }
+  if (absl::Status s = d->Bind(); !s.ok()) return s;
+  return d;
+}
+
+absl::Status Daemon::Bind() {
+  for (net::Address address : options_.listen) {
+    net::Listener::Options listen;
+    if (address.is_unix()) {
+      auto listener = net::Listener::Listen(address, listen);
+      if (!listener.ok()) return listener.status();
+      addresses_.push_back(listener->address());
+      workers_[0]->Listen(*std::move(listener));
+      continue;
+    }
+    // SO_REUSEPORT would let us share a port with another keventd unnoticed:
+    // first take it for ourselves.
+    {
+      auto probe = net::Listener::Listen(address, listen);
+      if (!probe.ok()) return probe.status();
+      address = probe->address();
+    }
+    addresses_.push_back(address);
+    listen.reuse_port = true;
+    for (auto& worker : workers_) {
+      auto listener = net::Listener::Listen(address, listen);
+      if (!listener.ok()) return listener.status();
+      worker->Listen(*std::move(listener));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string Daemon::ReadyLine() const {
+  std::string line = "listening on ";
+  const char* separator = "";
+  for (const net::Address& address : addresses_) {
+    line += separator;
+    line += address.is_unix() ? "" : "http://";
+    line += address.ToString();
+    separator = ", ";
+  }
+  size_t n = workers_.size();
+  line += " (engine ";
+  line += EngineName(runtime_->loop(0).queue().engine());
+  line += ", " + std::to_string(n) + (n == 1 ? " worker)" : " workers)");
+  return line;
+}
+
+std::string Daemon::EngineReason() const {
+  return runtime_->loop(0).queue().engine_reason();
+}
+
+absl::Status Daemon::Run() {
+  loop::Reactor reactor(main_.get());
+  std::vector<loop::Watcher> watchers;
+  for (int signo : {SIGTERM, SIGINT, SIGHUP}) {
+    auto watcher = reactor.OnSignal(signo, [this, signo](const Entry&) {
+      if (signo != SIGHUP) {
+        OnStop();
+        return;
+      }
+      for (auto& worker : workers_) {
+        Worker* w = worker.get();
+        w->loop()->Post([w] { w->ReopenLog(); });
+      }
+    });
+    if (!watcher.ok()) return watcher.status();
+    watchers.push_back(*std::move(watcher));
+  }
+  workers_left_ = workers_.size();
+  if (absl::Status s = runtime_->Start(); !s.ok()) return s;
+  main_->Run();
+  watchers.clear();
+  runtime_->Stop();
+  runtime_->Join();
+  return absl::OkStatus();
+}
+
+void Daemon::OnStop() {
+  if (stopping_) _Exit(128 + SIGTERM);  // asked for twice
+  stopping_ = true;
+  for (auto& worker : workers_) {
+    Worker* w = worker.get();
+    w->loop()->Post([this, w] {
+      w->Drain(options_.drain_timeout_ns,
+               [this] { main_->Post([this] { WorkerDone(); }); });
+    });
+  }
+}
+
+void Daemon::WorkerDone() {
+  if (--workers_left_ == 0) main_->Stop();
+}
+
+}  // namespace kevent::keventd

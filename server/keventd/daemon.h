@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef SERVER_KEVENTD_DAEMON_H_
+#define SERVER_KEVENTD_DAEMON_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/files/mime.h"
+#include "server/files/root.h"
+#include "server/keventd/options.h"
+#include "server/keventd/worker.h"
+#include "server/loop/loop.h"
+#include "server/loop/reactor.h"
+#include "server/loop/runtime.h"
+
+namespace kevent::keventd {
+
+class Daemon {
+ public:
+  static absl::StatusOr<std::unique_ptr<Daemon>> Create(
+      const DaemonOptions& options);
+  // Opens the root, makes the loops, binds every address: whatever can go wrong
+  // does so here, and the status says what in one line. SIGTERM, SIGINT and
+  // SIGHUP must be blocked (BlockSignals).
+
+  static void BlockSignals();
+  // To be called first in main, before there are threads.
+
+  absl::Status Run();
+  // Serves until SIGTERM or SIGINT, then drains: no new connections, requests
+  // under way finish, until the drain time-out. A second signal ends it at
+  // once. SIGHUP opens the access log anew.
+
+  std::string ReadyLine() const;
+  // "listening on http://127.0.0.1:8080 (engine uring, 2 workers)"
+
+  std::string EngineReason() const;
+
+ private:
+  Daemon(const DaemonOptions& options, files::Root root, files::MimeTypes mime);
+
+  absl::Status Bind();
+  void OnStop();
+  void WorkerDone();
+
+  const DaemonOptions options_;
+  const files::Root root_;
+  const files::MimeTypes mime_;
+  std::unique_ptr<loop::Loop> main_;
+  std::unique_ptr<loop::Runtime> runtime_;
+  std::vector<std::unique_ptr<Worker>> workers_;  // destroyed before the loops
+  std::vector<net::Address> addresses_;
+  size_t workers_left_ = 0;
+  bool stopping_ = false;
+};
+// keventd: workers that share nothing but the port, and the main thread, which
+// has the signals.
+
+}  // namespace kevent::keventd
+
+#endif  // SERVER_KEVENTD_DAEMON_H_

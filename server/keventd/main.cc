@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/synchronization/mutex.h"
+#include "server/keventd/daemon.h"
+#include "server/keventd/options.h"
+
+ABSL_FLAG(std::string, root, "", "directory whose files are served");
+ABSL_FLAG(std::vector<std::string>, listen, {},
+          "ADDR:PORT or unix:PATH, may be repeated (default 127.0.0.1:8080); "
+          "port 0 takes a free one");
+ABSL_FLAG(std::string, engine, "", "auto (default), module, uring or epoll");
+ABSL_FLAG(bool, listing, false, "list directories that have no index file");
+ABSL_FLAG(uint32_t, workers, 0,
+          "loops, each a thread on its own core; 0: one for each core");
+ABSL_FLAG(
+    std::string, config, "",
+    "configuration, protobuf text format of kevent.config.v1.ServerConfig; "
+    "flags win over it");
+ABSL_FLAG(std::string, admin, "off", "address of the admin service, or off");
+ABSL_FLAG(std::string, admin_http, "off",
+          "address of the admin HTTP listener, or off");
+ABSL_FLAG(std::string, access_log, "", "path of the access log, or off");
+
+namespace {
+
+using kevent::keventd::Daemon;
+
+int Fail(const std::string& text) {
+  fprintf(stderr, "keventd: %s\n", text.c_str());
+  return 1;
+}
+
+int Fail(const absl::Status& status) {
+  return Fail(std::string(status.message()));
+}
+
+// Abseil's flags keep the last value alone: several --listen become one list.
+std::vector<char*> JoinListen(int argc, char** argv, std::string* joined) {
+  std::vector<char*> out;
+  for (int i = 0; i < argc; ++i) {
+    std::string arg = argv[i];
+    if (arg.rfind("--listen=", 0) == 0) {
+      *joined += (joined->empty() ? "--listen=" : ",") + arg.substr(9);
+    } else if (arg == "--listen" && i + 1 < argc) {
+      *joined += (joined->empty() ? "--listen=" : ",") + std::string(argv[++i]);
+    } else {
+      out.push_back(argv[i]);
+    }
+  }
+  if (!joined->empty()) out.insert(out.begin() + 1, joined->data());
+  return out;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  Daemon::BlockSignals();
+  absl::SetProgramUsageMessage(
+      "Serves a directory over HTTP/1.1.\n\n  keventd --root=DIR "
+      "[--listen=ADDR:PORT ...] [--engine=auto|module|uring|epoll] "
+      "[--workers=N]\n          [--config=FILE.textproto] [--access_log=PATH]");
+  std::string joined;
+  std::vector<char*> args = JoinListen(argc, argv, &joined);
+  std::vector<char*> rest =
+      absl::ParseCommandLine(static_cast<int>(args.size()), args.data());
+  if (rest.size() > 1) {
+    return Fail(std::string("unexpected argument ") + rest[1] +
+                "; the directory is given as --root=DIR");
+  }
+  for (const std::string& admin :
+       {absl::GetFlag(FLAGS_admin), absl::GetFlag(FLAGS_admin_http)}) {
+    if (admin != "off") {
+      return Fail(
+          "this build has no admin endpoint; use --admin=off and "
+          "--admin_http=off");
+    }
+  }
+
+  kevent::config::v1::ServerConfig config;
+  if (std::string path = absl::GetFlag(FLAGS_config); !path.empty()) {
+    auto loaded = kevent::keventd::LoadConfig(path);
+    if (!loaded.ok()) return Fail(loaded.status());
+    config = *std::move(loaded);
+  }
+  if (auto v = absl::GetFlag(FLAGS_root); !v.empty()) config.set_root(v);
+  if (auto v = absl::GetFlag(FLAGS_engine); !v.empty()) config.set_engine(v);
+  if (auto v = absl::GetFlag(FLAGS_workers)) config.set_workers(v);
+  if (absl::GetFlag(FLAGS_listing)) config.mutable_files()->set_listing(true);
+  if (auto v = absl::GetFlag(FLAGS_access_log); !v.empty()) {
+    config.set_access_log(v);
+  }
+  if (auto v = absl::GetFlag(FLAGS_listen); !v.empty()) {
+    config.clear_listen();
+    for (const std::string& address : v) config.add_listen(address);
+  }
+
+  auto options = kevent::keventd::Validate(config);
+  if (!options.ok()) return Fail(options.status());
+  auto daemon = Daemon::Create(*options);
+  if (!daemon.ok()) return Fail(daemon.status());
+  fprintf(stderr, "keventd: engine %s\n", (*daemon)->EngineReason().c_str());
+  printf("%s\n", (*daemon)->ReadyLine().c_str());
+  fflush(stdout);
+  absl::Status status = (*daemon)->Run();
+  if (!status.ok()) return Fail(status);
+  return 0;
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef SERVER_KEVENTD_WORKER_H_
+#define SERVER_KEVENTD_WORKER_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/files/handler.h"
+#include "server/http/server.h"
+#include "server/keventd/options.h"
+#include "server/log/access_log.h"
+#include "server/loop/loop.h"
+#include "server/net/listener.h"
+
+namespace kevent::keventd {
+
+class Worker {
+ public:
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(
+      loop::Loop* loop, const files::Root* root, const files::MimeTypes* mime,
+      const DaemonOptions& options);
+
+  ~Worker();
+
+  void Listen(net::Listener listener);
+
+  // The following in the loop's thread.
+
+  void Drain(int64_t timeout_ns, absl::AnyInvocable<void()> done);
+  // Calls `done` when no connection is left, which is enforced after the
+  // time-out.
+  void ReopenLog();
+
+  loop::Loop* loop() const { return loop_; }
+  http::HttpServer& server() { return *server_; }
+
+ private:
+  Worker(loop::Loop* loop, const DaemonOptions& options);
+
+  static void OnFlush(loop::Loop* loop, loop::Timer* timer);
+  static void OnDrainTimeout(loop::Loop* loop, loop::Timer* timer);
+  void Log(const http::LogRecord& record);
+
+  struct OwnTimer : loop::Timer {
+    OwnTimer(loop::TimerFn fn, Worker* w) : loop::Timer(fn), worker(w) {}
+    Worker* const worker;
+  };
+
+  loop::Loop* const loop_;
+  const std::string log_path_;
+  std::unique_ptr<log::AccessLog> log_;
+  OwnTimer flush_;
+  OwnTimer drain_;
+  std::unique_ptr<files::StaticHandler> handler_;
+  std::unique_ptr<http::HttpServer> server_;
+  std::vector<net::Listener> listeners_;
+};
+// One loop's share of the daemon: its listeners, server, file cache and log.
+
+}  // namespace kevent::keventd
+
+#endif  // SERVER_KEVENTD_WORKER_H_
