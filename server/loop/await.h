@@ -75,7 +75,7 @@ class AwaitBase : private CancelNode, private Timer {
 
   void EndSoon(int64_t result) {
     result_ = result;
-    if (options_.cancel.source_) options_.cancel.source_->Remove(this);
+    LeaveSource();
     ending_ = true;
     loop_->SetTimer(this, loop_->now_ns() + 1);
   }
@@ -91,7 +91,11 @@ class AwaitBase : private CancelNode, private Timer {
   static void OnCancel(CancelNode* node);
   void Unregister() {
     loop_->CancelTimer(this);
-    if (options_.cancel.source_) options_.cancel.source_->Remove(this);
+    LeaveSource();
+  }
+  void LeaveSource() {
+    // Once it was cancelled the source may be gone.
+    if (CancelNode::linked) options_.cancel.source_->Remove(this);
   }
   void StopFor(int error);
   void Abandon();

@@ -32,7 +32,8 @@ class CancelToken {
 
   CancelSource* source_ = nullptr;
 };
-// Refers to a CancelSource, or to none. It must not outlive it.
+// Refers to a CancelSource, or to none. No await may begin with it when its
+// source is gone.
 
 class CancelSource {
  public:
@@ -82,8 +83,9 @@ class CancelSource {
   CancelNode* head_ = nullptr;
   bool cancelled_ = false;
 };
-// Ends what waits, from outside it. Belongs to one loop's thread. It must
-// outlive every await with its token.
+// Ends what waits, from outside it. Belongs to one loop's thread. It must not
+// be destroyed while an await waits with its token, but may be as soon as it
+// has been cancelled.
 
 inline bool CancelToken::cancelled() const {
   return source_ && source_->cancelled();

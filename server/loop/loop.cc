@@ -130,13 +130,16 @@ int Loop::RunOnce(int64_t timeout_ns) {
       }
     }
   }
-  int n = queue_->Enter(batch_, wait);
+  // A signal handler that wants the loop's attention has Stop and Post, which
+  // wake it; and the kernel interrupts for its own ends, too, such as the work
+  // that a closed io_uring leaves behind.
+  int n;
+  do {
+    n = queue_->Enter(batch_, wait);
+  } while (n == -EINTR);
   UpdateNow();
   ++stats_.turns;
-  if (n < 0) {
-    if (n != -EINTR) return n;
-    n = 0;
-  }
+  if (n < 0) return n;
   in_turn_ = true;
   inline_left_ = kInlinePerTurn;
   for (int i = 0; i < n; ++i) {
