@@ -172,8 +172,9 @@ class Queue {
   int Enter(std::span<Entry> out, const Wait& wait);
   // Hands all that was submitted to the kernel, waits as `wait` says, and
   // copies entries out, oldest first. Returns how many: fewer than `wait.min`
-  // when the time is over or Wake was called. -EINTR: a signal handler ran and
-  // nothing is there; -EINVAL. `min` is clipped to the room in `out`.
+  // when the time is over or Wake was called. -EINTR:
+  // nothing is there and a signal handler ran, or the kernel interrupted the
+  // wait for work of its own; -EINVAL. `min` is clipped to the room in `out`.
 
   size_t Take(std::span<Entry> out);
   // Copies out entries that are there. No system call.

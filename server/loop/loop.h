@@ -98,7 +98,8 @@ class Loop {
   // the first entry, then runs, in this order: the batch of up to kBatch
   // entries, posted closures, timers that are due (at most kTimersPerTurn),
   // what was deferred. Returns how many callbacks that were, or a negative
-  // errno of Queue::Enter, other than -EINTR. Not from within a callback.
+  // errno of Queue::Enter. Signal handlers do not shorten the wait. Not from
+  // within a callback.
 
   void Stop();
   // Any thread: Run returns after its current turn, or at once if it is called
