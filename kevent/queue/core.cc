@@ -11,6 +11,7 @@
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 namespace kevent {
 
@@ -37,6 +38,18 @@ int64_t TotalLength(const SendOp& op) {
 }
 
 namespace {
+
+// While an operation is blocked, `done` is its predecessor's address: should it
+// end first, the predecessor must not touch its link any more.
+void SetBefore(Operation* op, Operation* before) {
+  op->q.done = static_cast<int64_t>(reinterpret_cast<uintptr_t>(before));
+}
+
+Operation* TakeBefore(Operation* op) {
+  auto* before = reinterpret_cast<Operation*>(
+      static_cast<uintptr_t>(std::exchange(op->q.done, 0)));
+  return before;
+}
 
 bool IsSendSide(Opcode opcode) {
   return opcode == Opcode::kSend || opcode == Opcode::kSendfile ||
@@ -88,6 +101,7 @@ Core::~Core() {
   for (auto& pool : pools_) delete pool->buffers;
   if (pollable_ >= 0) close(pollable_);
   if (unread_event_ >= 0) close(unread_event_);
+  if (wake_event_ >= 0) close(wake_event_);
 }
 
 OpList* Core::ListOf(Operation* op, Descriptor* d) {
@@ -155,7 +169,10 @@ int Core::Submit(Operation* op) {
   if (error) return error;
 
   for (Operation* o = op; o; o = o->link) Accept(o);
-  for (Operation* o = op->link; o; o = o->link) o->q.state = State::kBlocked;
+  for (Operation* o = op; o->link; o = o->link) {
+    o->link->q.state = State::kBlocked;
+    SetBefore(o->link, o);
+  }
   operations_ += count;
   stats_.submitted += count;
   submitting_ = op;
@@ -259,7 +276,10 @@ void Core::Retire(Operation* op) {
 void Core::Complete(Operation* op, int64_t result) {
   Descriptor* d = Get(op->fd);
   const bool all = TransferredAll(op, result);
-  Operation* follower = op->link;
+  if (op->q.state == State::kBlocked) {
+    if (Operation* before = TakeBefore(op)) before->q.bits |= kBitCut;
+  }
+  Operation* follower = op->q.bits & kBitCut ? nullptr : op->link;
   OpList* list = op->opcode == Opcode::kClose ? nullptr : ListOf(op, d);
   if (list) list->Remove(op);
   if (op->q.bits & kBitKernel) LeaveKernel(op, d);
@@ -290,8 +310,9 @@ void Core::Complete(Operation* op, int64_t result) {
   }
   if (list && list->head) StartIfHead(list->head);
   if (follower) {
+    TakeBefore(follower);
+    follower->q.state = State::kQueued;
     if (all || Fault(FaultPoint::kIgnoreLink)) {
-      follower->q.state = State::kQueued;
       StartIfHead(follower);
     } else {
       // Its own follower is cancelled by its completion.
@@ -324,6 +345,7 @@ void Core::PushCompletion(Operation* op) {
     ++stats_.overflow_deferred;
     if (Fault(FaultPoint::kDropOverflow)) return;
     overflow_.PushBack(op);
+    ++overflow_size_;
   }
 }
 
@@ -464,12 +486,12 @@ int Core::CloseDescriptor(int fd) {
   d->closing = true;
   CancelAll(d);
   if (d->closing && d->in_kernel == 0 && d->recv.empty() && d->send.empty()) {
-    FinishClose(fd, d);
+    return FinishClose(fd, d);
   }
   return 0;
 }
 
-void Core::FinishClose(int fd, Descriptor* d) {
+int Core::FinishClose(int fd, Descriptor* d) {
   CloseOp* closer = d->closer;
   engine_->Forget(fd, d);
   uint32_t epoch = d->epoch;
@@ -483,6 +505,7 @@ void Core::FinishClose(int fd, Descriptor* d) {
   int r = close(fd) < 0 ? -errno : 0;
   if (r == -EINTR) r = 0;  // Linux has closed it (close(2))
   if (closer) Complete(closer, r);
+  return r;
 }
 
 void Core::NewDescriptor(int fd, uint8_t type) {

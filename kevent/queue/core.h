@@ -26,14 +26,15 @@
 namespace kevent::internal {
 
 enum OpBits : uint16_t {
-  kBitCancel = 1u << 0,       // an early end was asked for
-  kBitStalled = 1u << 1,      // waits for room in the ring or a pool's buffer
-  kBitKernel = 1u << 2,       // counted in Descriptor::in_kernel
-  kBitAccepted = 1u << 3,     // scratch: seen by the check of a chain
-  kBitWriteWait = 1u << 4,    // uring: sendfile waits for room in the socket
-  kBitBuffer = 1u << 5,       // its last entry carries a buffer
-  kBitYield = 1u << 6,        // had its turn, goes on at the next Enter
-  kBitResume = 1u << 7,       // started before, to be started again
+  kBitCancel = 1u << 0,     // an early end was asked for
+  kBitStalled = 1u << 1,    // waits for room in the ring or a pool's buffer
+  kBitKernel = 1u << 2,     // counted in Descriptor::in_kernel
+  kBitAccepted = 1u << 3,   // scratch: seen by the check of a chain
+  kBitWriteWait = 1u << 4,  // uring: sendfile waits for room in the socket
+  kBitBuffer = 1u << 5,     // its last entry carries a buffer
+  kBitYield = 1u << 6,      // had its turn, goes on at the next Enter
+  kBitCut = 1u << 8,        // its link has been completed without it
+  kBitResume = 1u << 7,     // started before, to be started again
 };
 
 struct Pool {
@@ -127,8 +128,8 @@ class Core {
     return pools_[buffers->group_].get();
   }
   void NewDescriptor(int fd, uint8_t type);
-  // The kernel has just made `fd`, non-blocking: whatever is known of that number
-  // is old.
+  // The kernel has just made `fd`, non-blocking: whatever is known of that
+  // number is old.
   static int MakeNonBlocking(int fd, Descriptor* d) {
     if (d->non_blocking) return 0;
     int r = SetNonBlocking(fd);
@@ -166,8 +167,9 @@ class Core {
   void CancelOne(Operation* op, Descriptor* d);
   void CancelAll(Descriptor* d);
   int CloseDescriptor(int fd);
-  void FinishClose(int fd, Descriptor* d);
+  int FinishClose(int fd, Descriptor* d);
   void Announce(uint32_t index);
+  void AnnounceOnce(uint32_t index);
   void RemoveSlot(uint32_t index);
   void Unlink(uint32_t index, uint32_t* head);
   int ArmSlot(uint32_t index);
@@ -191,6 +193,7 @@ class Core {
   static void OnPopulated(void* context, PopulateJob* job);
   void EndCall();
   bool NeedsEnter() const;
+  void WakeEngine();
   bool pollable() const { return pollable_ >= 0; }
 
   const Queue::Options options_;
@@ -225,6 +228,8 @@ class Core {
   Operation* submitting_ = nullptr;
   bool submitted_done_ = false;
   uint32_t operations_ = 0;
+  uint32_t internal_slots_ = 0;
+  size_t overflow_size_ = 0;
 
   Timers timers_;
   Signals signals_;
@@ -238,6 +243,7 @@ class Core {
 
   int pollable_ = -1;
   int unread_event_ = -1;
+  std::atomic<int> wake_event_{-1};  // shows posts and Wake to whoever polls
   bool unread_shown_ = false;
 
   Queue::Stats stats_;

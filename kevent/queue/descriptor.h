@@ -52,7 +52,7 @@ struct Descriptor {
   bool may_write = true;
   bool hang_up = false;         // epoll: end of stream or error was announced
   bool has_operations = false;  // epoll: registered for operations
-  bool non_blocking = false;     // O_NONBLOCK was seen to be set
+  bool non_blocking = false;    // O_NONBLOCK was seen to be set
   uint8_t type = 0;             // SOCK_STREAM ..., 0 if not known
 
   bool idle() const {

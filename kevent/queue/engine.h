@@ -61,8 +61,9 @@ class Engine {
   virtual void Wake() = 0;
   // Any thread: ends the current or next Poll.
 
-  virtual int fd() const = 0;
-  // Polls readable when Poll would find something.
+  virtual int PollableFd() = 0;
+  // A descriptor that polls readable when Poll would find something, or
+  // negative errno. From the first call on Poll may cost more.
 
   virtual void Shutdown() = 0;
   // Takes every pending operation back; none is the kernel's afterwards.

@@ -65,7 +65,7 @@ class EpollEngine final : public Engine {
     ssize_t r = write(wake_, &one, sizeof one);
     static_cast<void>(r);
   }
-  int fd() const override { return epoll_; }
+  int PollableFd() override { return epoll_; }
   void Shutdown() override {}
 
  private:

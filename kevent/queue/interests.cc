@@ -28,7 +28,9 @@ void Core::DisarmSlot(uint32_t index) {
 
 int Core::Add(const Interest& interest, Handle* handle) {
   if (interest.flags & ~kAllFlags) return -EINVAL;
-  if (slots_.used() >= options_.max_interests) return -ENOSPC;
+  if (slots_.used() - internal_slots_ >= options_.max_interests) {
+    return -ENOSPC;
+  }
   uint32_t index = slots_.Allocate();
   Slot& slot = slots_.at(index);
   slot.source = interest.source;
@@ -94,6 +96,7 @@ uint32_t Core::AddInternal(int fd, void (*fn)(Core*)) {
   Slot& slot = slots_.at(index);
   slot.source = Source::kPoll;
   slot.internal = fn;
+  ++internal_slots_;
   slot.fd = fd;
   slot.events = POLLIN;
   slot.flags = kEdge;
@@ -198,7 +201,7 @@ int Core::SetEnabled(Handle handle, bool enabled) {
       return r;
     }
     if (slot->source == Source::kTimer && slot->count > 0) {
-      Announce(handle.index);
+      AnnounceOnce(handle.index);
     }
   } else {
     slot->flags |= kDisabled;
@@ -231,6 +234,12 @@ void Core::Announce(uint32_t index) {
   if (slot.flags & kWakeAll) wake_all_ = true;
 }
 
+void Core::AnnounceOnce(uint32_t index) {
+  Slot& slot = slots_.at(index);
+  if (slot.flags & kDispatch) slot.flags |= kDisabled;
+  Announce(index);
+}
+
 void Core::Fire(uint32_t index, uint32_t ready) {
   Slot& slot = slots_.at(index);
   if (slot.internal) {
@@ -253,14 +262,11 @@ void Core::Fire(uint32_t index, uint32_t ready) {
 void Core::FireTimer(uint32_t index, uint64_t expirations, bool last) {
   Slot& slot = slots_.at(index);
   slot.count += expirations;
-  if (!slot.enabled()) return;
   if (last || (slot.flags & kOneShot)) {
     timers_.Remove(&slot);
     slot.finished = true;
-  } else if (slot.flags & kDispatch) {
-    slot.flags |= kDisabled;
   }
-  Announce(index);
+  if (!(slot.flags & kDisabled)) AnnounceOnce(index);
 }
 
 bool Core::FireData(uint32_t index, uint32_t events, uint32_t flags,

@@ -52,10 +52,13 @@ struct Operation {
     if (q.state != State::kIdle) DestroyedInFlight(this);
   }
 
+  // The queue's own, as is all of `q`.
+  enum class State : uint8_t { kIdle, kBlocked, kQueued, kStarted, kDone };
+
   bool in_flight() const { return q.state != State::kIdle; }
   // From Submit until its last entry has been taken.
 
-  int64_t progress() const { return q.done; }
+  int64_t progress() const { return q.state == State::kStarted ? q.done : 0; }
   // Bytes sent so far, as far as the engine tells before the end. For
   // time-outs.
 
@@ -71,12 +74,11 @@ struct Operation {
   uint16_t flags = 0;  // OperationFlags
   const Opcode opcode;
 
-  enum class State : uint8_t { kIdle, kBlocked, kQueued, kStarted, kDone };
   struct QueuePrivate {
     Operation* next = nullptr;
     Operation* prev = nullptr;
-    int64_t done = 0;     // bytes so far, later the result
-    uint16_t bits = 0;    // see core.h
+    int64_t done = 0;   // bytes so far, later the result; blocked: see core.cc
+    uint16_t bits = 0;  // see core.h
     uint8_t started = 0;  // engine's own
     State state = State::kIdle;
   } q;

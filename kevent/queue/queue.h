@@ -121,9 +121,9 @@ class Queue {
   static constexpr int kDone = 1;
 
   static absl::StatusOr<std::unique_ptr<Queue>> Create(const Options& options);
-  // Unavailable: no engine of that kind works here; the message says why. If the
-  // process still has SIGPIPE at its default, it is ignored from then on: a peer
-  // that goes away in mid-sendfile would end the process otherwise.
+  // Unavailable: no engine of that kind works here; the message says why. If
+  // the process still has SIGPIPE at its default, it is ignored from then on: a
+  // peer that goes away in mid-sendfile would end the process otherwise.
 
   ~Queue();
   // Cancels what is in flight and forgets it: operations are idle afterwards,

@@ -152,7 +152,7 @@ void Core::OnPopulated(void* context, PopulateJob* job) {
   do {
     job->next = head;
   } while (!core->populated_.compare_exchange_weak(head, job));
-  core->engine_->Wake();
+  core->WakeEngine();
 }
 
 void Core::RunPopulated() {

@@ -80,7 +80,7 @@ class UringEngine final : public Engine {
     ssize_t r = write(wake_, &one, sizeof one);
     static_cast<void>(r);
   }
-  int fd() const override { return ring_.ring_fd; }
+  int PollableFd() override;
   void Shutdown() override;
 
  private:
@@ -100,6 +100,7 @@ class UringEngine final : public Engine {
   bool enabled_ = false;
   bool cancels_waiting_ = false;  // in the submission queue
   int wake_ = -1;
+  int pollable_ = -1;       // eventfd that the kernel writes with each entry
   uint64_t in_kernel_ = 0;  // operations it holds
   std::unique_ptr<Gather[]> gathers_;
   size_t gathers_used_ = 0;
@@ -144,6 +145,7 @@ absl::Status UringEngine::Init() {
 UringEngine::~UringEngine() {
   if (open_) io_uring_queue_exit(&ring_);
   if (wake_ >= 0) close(wake_);
+  if (pollable_ >= 0) close(pollable_);
   for (Ring& ring : rings_) {
     if (ring.entries) free(ring.entries);
   }
@@ -259,6 +261,7 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
       auto* send = static_cast<SendOp*>(op);
       bool all;
       int flags = MSG_NOSIGNAL | MSG_WAITALL | (send->more ? MSG_MORE : 0);
+      if (Fault(FaultPoint::kShortSendDone)) flags &= ~MSG_WAITALL;
       if (send->pieces.size() == 1) {
         const iovec& piece = send->pieces[0];
         size_t done = static_cast<size_t>(op->q.done);
@@ -394,8 +397,26 @@ void UringEngine::Provide(Pool* pool, uint16_t id) {
 
 // --- Waiting.
 
+// The ring's own descriptor does not announce work that is deferred to the next
+// call (IORING_SETUP_DEFER_TASKRUN).
+int UringEngine::PollableFd() {
+  if (pollable_ >= 0) return pollable_;
+  int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (fd < 0) return -errno;
+  if (int r = io_uring_register_eventfd(&ring_, fd); r < 0) {
+    close(fd);
+    return r;
+  }
+  return pollable_ = fd;
+}
+
 int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
   __kernel_timespec ts = {timeout_ns / kSecond, timeout_ns % kSecond};
+  if (pollable_ >= 0) {
+    uint64_t count;  // before the entries are looked at
+    ssize_t r = read(pollable_, &count, sizeof count);
+    static_cast<void>(r);
+  }
   if (core_->many_threads()) {
     if (timeout_ns == 0 || io_uring_cq_ready(&ring_) > 0) return 0;
     io_uring_getevents_arg arg = {};
@@ -419,9 +440,17 @@ int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
     r = io_uring_submit_and_get_events(&ring_);
   } else {
     io_uring_cqe* cqe;
+    const int64_t end =
+        timeout_ns < 0 ? INT64_MAX : NowNs(CLOCK_MONOTONIC) + timeout_ns;
+    const unsigned submitted = io_uring_sq_ready(&ring_);
     r = io_uring_submit_and_wait_timeout(&ring_, &cqe, 1,
                                          timeout_ns < 0 ? nullptr : &ts,
                                          const_cast<sigset_t*>(mask));
+    // A call that has submitted something returns that and not why it ended.
+    if (r >= 0 && submitted > 0 && io_uring_cq_ready(&ring_) == 0 &&
+        NowNs(CLOCK_MONOTONIC) < end) {
+      r = -EINTR;
+    }
   }
   gathers_used_ = 0;
   return r == -EINTR ? r : 0;
@@ -541,6 +570,9 @@ bool UringEngine::HandleOperation(Operation* op, const io_uring_cqe& cqe) {
     case Opcode::kSend:
       if (res >= 0) {
         op->q.done += res;
+        if (Fault(FaultPoint::kShortSendDone)) {
+          op->q.done = TotalLength(*static_cast<SendOp*>(op));
+        }
         if (op->q.done < TotalLength(*static_cast<SendOp*>(op)) && !cancelled &&
             res > 0) {
           core_->Resume(op);

@@ -18,6 +18,7 @@ using State = Operation::State;
 void Core::RefillRing() {
   while (ring_.room() > 0 && !overflow_.empty()) {
     WriteCompletion(overflow_.PopFront());
+    --overflow_size_;
   }
   while (ring_.room() > 0 && slot_overflow_begin_ < slot_overflow_.size()) {
     Handle h = slot_overflow_[slot_overflow_begin_++];
@@ -66,13 +67,18 @@ size_t Core::Take(std::span<Entry> out) {
 }
 
 size_t Core::Unread() const {
-  return ring_.size() + (overflow_.empty() ? 0 : 1) +
-         (slot_overflow_.empty() ? 0 : 1);
+  return ring_.size() + overflow_size_ +
+         (slot_overflow_.size() - slot_overflow_begin_);
 }
 
 // --- Work before and after the kernel is asked.
 
 void Core::BeforePoll() {
+  if (pollable()) {
+    uint64_t count;  // before the posts are looked at
+    ssize_t r = read(wake_event_, &count, sizeof count);
+    static_cast<void>(r);
+  }
   if (!retest_.empty()) {
     retest_now_.clear();
     for (Handle h : retest_) {
@@ -136,8 +142,17 @@ int Core::Post(PostOp* op) {
   } while (!posted_.compare_exchange_weak(head, op));
   // Pairs with the store to sleeping_ before the check of posted_ in Enter: one
   // of the two threads sees the other.
-  if (sleeping_.load() && !Fault(FaultPoint::kLostWakeup)) engine_->Wake();
+  if (sleeping_.load() && !Fault(FaultPoint::kLostWakeup)) WakeEngine();
   return 0;
+}
+
+void Core::WakeEngine() {
+  engine_->Wake();
+  if (int fd = wake_event_.load(); fd >= 0) {
+    uint64_t one = 1;
+    ssize_t r = write(fd, &one, sizeof one);
+    static_cast<void>(r);
+  }
 }
 
 void Core::RunPosts() {
@@ -162,7 +177,7 @@ void Core::RunPosts() {
 
 void Core::Wake() {
   woken_.store(true);
-  engine_->Wake();
+  WakeEngine();
 }
 
 int64_t Core::PollTimeout(int64_t now, int64_t deadline) {
@@ -315,25 +330,28 @@ int Core::PollableFd() {
   auto lock = Lock();
   if (pollable_ >= 0) return pollable_;
   if (int r = timers_.UseDescriptors(); r < 0) return r;
+  int engine_fd = engine_->PollableFd();
+  if (engine_fd < 0) return engine_fd;
   int fd = epoll_create1(EPOLL_CLOEXEC);
   if (fd < 0) return -errno;
-  unread_event_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (unread_event_ < 0) {
-    int error = errno;
-    close(fd);
-    return -error;
-  }
-  for (int inner : {engine_->fd(), unread_event_}) {
+  int unread = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  int wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  int error = unread < 0 || wake < 0 ? errno : 0;
+  for (int inner : {engine_fd, unread, wake}) {
     epoll_event e = {};
     e.events = EPOLLIN;
-    if (epoll_ctl(fd, EPOLL_CTL_ADD, inner, &e) < 0) {
-      int error = errno;
-      close(fd);
-      close(unread_event_);
-      unread_event_ = -1;
-      return -error;
+    if (error == 0 && epoll_ctl(fd, EPOLL_CTL_ADD, inner, &e) < 0) {
+      error = errno;
     }
   }
+  if (error != 0) {
+    for (int opened : {fd, unread, wake}) {
+      if (opened >= 0) close(opened);
+    }
+    return -error;
+  }
+  unread_event_ = unread;
+  wake_event_ = wake;
   pollable_ = fd;
   sleeping_.store(true);  // whoever polls it may sleep at any time
   EndCall();
@@ -344,7 +362,7 @@ Queue::Stats Core::stats() {
   auto lock = Lock();
   Queue::Stats s = stats_;
   s.ring_high_water = ring_.high_water();
-  s.interests = slots_.used();
+  s.interests = slots_.used() - internal_slots_;
   s.operations = operations_;
   return s;
 }
