@@ -160,7 +160,9 @@ int Loop::RunOnce(int64_t timeout_ns) {
   done += RunDeferred();
   in_turn_ = false;
   closed_.clear();
-  for (uint32_t index : std::exchange(dead_watches_, {})) ReleaseWatch(index);
+  if (!dead_watches_.empty()) {
+    for (uint32_t index : std::exchange(dead_watches_, {})) ReleaseWatch(index);
+  }
   return static_cast<int>(done);
 }
 
@@ -174,8 +176,8 @@ void Loop::Post(absl::AnyInvocable<void()> fn) {
   } while (!posted_.compare_exchange_weak(head, node, std::memory_order_release,
                                           std::memory_order_relaxed));
   // Whoever posted to the empty list wakes for all behind it: the loop empties
-  // the list after every wake-up.
-  if (!head) queue_->Wake();
+  // the list after every wake-up. Its own thread looks before it waits.
+  if (!head && !InLoopThread()) queue_->Wake();
 }
 
 size_t Loop::RunPosted() {

@@ -197,7 +197,7 @@ class Loop {
 
   void Defer(void (*fn)(void*), void* arg) { deferred_.push_back({fn, arg}); }
   // Calls `fn(arg)` at the end of this turn (of the next one outside of Run),
-  // or from ~Loop. What it defers runs a turn later.
+  // or from ~Loop. What it defers runs a turn later, in ~Loop at once.
 
   template <typename T>
   void DeleteSoon(T* object) {

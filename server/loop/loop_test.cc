@@ -26,6 +26,9 @@ using ::testing::IsEmpty;
 
 constexpr int64_t kMs = 1000000;
 
+// What an idle connection is made of leaves room in its 160 bytes.
+static_assert(sizeof(RecvOp) + sizeof(Timer) <= 112);
+
 class LoopTest : public testing::TestWithParam<EngineKind> {
  protected:
   std::unique_ptr<Loop> loop_ = MakeLoop(GetParam());
@@ -431,6 +434,19 @@ TEST_P(LoopTest, EveryPostWakesAWaitingLoop) {
   loop_->Run();
   peer.join();
   EXPECT_EQ(answered.load(), 2000);
+}
+
+TEST_P(LoopTest, PostsFromTheLoopsOwnThreadAreNotSleptOver) {
+  loop_->RunOnce(0);
+  int runs = 0;
+  loop_->Post([&] {
+    ++runs;
+    loop_->Post([&] { ++runs; });
+  });
+  EXPECT_EQ(loop_->RunOnce(-1), 1);
+  EXPECT_EQ(runs, 1) << "what a post posts runs a turn later";
+  EXPECT_EQ(loop_->RunOnce(-1), 1);
+  EXPECT_EQ(runs, 2);
 }
 
 TEST_P(LoopTest, StopEndsRunFromAnotherThread) {
