@@ -147,10 +147,19 @@ void StaticHandler::ServeDirectory(Exchange* x, const RequestPath& path) {
   const Request& r = x->request();
   if (!path.directory) {
     // The target as the client wrote it, so that escapes stay escaped. A path
-    // that begins with two slashes would be taken for another host.
+    // that begins with two slashes would be taken for another host, and
+    // browsers take a backslash for a slash.
     std::string_view raw = r.path;
     while (raw.size() > 1 && raw[1] == '/') raw.remove_prefix(1);
-    std::string location = std::string(raw) + "/";
+    std::string location;
+    for (char c : raw) {
+      if (c == '\\') {
+        location += "%5C";
+      } else {
+        location += c;
+      }
+    }
+    location += '/';
     if (r.query.data()) location += "?" + std::string(r.query);
     x->Redirect(301, location);
     return;

@@ -2,6 +2,10 @@
 #include "server/http/connection.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -351,12 +355,18 @@ void Connection::Sent(int64_t bytes) {
   EndResponse();
 }
 
+bool Connection::keep_alive() const {
+  if (!keep_alive_ || work_->body.done()) return keep_alive_;
+  // After an early response to a client that waits for 100 Continue nobody
+  // knows whether a body will come (RFC 9110 section 10.1.1). One that would
+  // not be skipped to its end must not be waited for either.
+  const Request& r = work_->request;
+  return !r.expect_continue && r.content_length.value_or(0) <= kMaxSkip;
+}
+
 void Connection::EndResponse() {
   Work* w = work_;
-  // After an early response to a client that waits for 100 Continue nobody
-  // knows whether a body will come (RFC 9110 section 10.1.1).
-  if (!w->body.done() && w->request.expect_continue) keep_alive_ = false;
-  if (!keep_alive_) {
+  if (!keep_alive()) {
     if (w->failed || !w->body.done() || !w->input.empty()) {
       Linger();
     } else {
@@ -456,17 +466,28 @@ void Connection::OnTimer(loop::Loop* loop, loop::Timer* timer) {
   }
 }
 
+// Grows as long as the client takes something: an engine may tell what it has
+// sent only at the end of an operation.
+int64_t Connection::Progress() const {
+  int64_t progress = work_->send.in_flight() ? work_->send.progress()
+                                             : work_->sendfile.progress();
+  tcp_info info = {};
+  socklen_t size = sizeof info;
+  if (getsockopt(fd(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
+    progress += static_cast<int64_t>(info.tcpi_bytes_acked);
+  }
+  return progress;
+}
+
 void Connection::TimedOut() {
   switch (state_) {
     case State::kHandling:
       SetDeadline(server_->options_.send_timeout_ns);
       return;
     case State::kSending: {
-      Work* w = work_;
-      int64_t progress =
-          w->send.in_flight() ? w->send.progress() : w->sendfile.progress();
-      if (progress > w->progress) {
-        w->progress = progress;
+      int64_t progress = Progress();
+      if (progress > work_->progress) {
+        work_->progress = progress;
         SetDeadline(server_->options_.send_timeout_ns);
         return;
       }
@@ -488,7 +509,12 @@ void Connection::TimedOut() {
       return;
     default:
       server_->counters_.timeouts.Add(1);
-      Close();
+      int unread = 0;
+      if (ioctl(fd(), SIOCOUTQ, &unread) == 0 && unread > 0) {
+        Abort();
+      } else {
+        Close();
+      }
   }
 }
 

@@ -87,7 +87,7 @@ class Connection : private RecvOp, private loop::Timer {
   // For Exchange.
   HttpServer* server() const { return server_; }
   Work* work() const { return work_; }
-  bool keep_alive() const { return keep_alive_; }
+  bool keep_alive() const;
   void CloseAfter() { keep_alive_ = false; }
   int fd() const { return RecvOp::fd; }
   void ReadBody(size_t limit, Exchange::BodyFn done);
@@ -134,6 +134,7 @@ class Connection : private RecvOp, private loop::Timer {
   void Close();
   void Free();
   void SetDeadline(int64_t after_ns);
+  int64_t Progress() const;
   void TimedOut();
   void Close408();
 

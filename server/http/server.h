@@ -43,8 +43,8 @@ class Handler {
 
   virtual void Handle(Exchange* exchange) = 0;
   // Answers one request, now or later, with exactly one of Exchange's Respond
-  // functions, from the loop's thread. The exchange is valid until then, even if
-  // the client has gone away meanwhile.
+  // functions, from the loop's thread. The exchange is valid until then, even
+  // if the client has gone away meanwhile.
 };
 // Must outlive the server it serves.
 
@@ -99,8 +99,9 @@ class Exchange {
   void RespondFile(int status, std::string_view head, int file, int64_t offset,
                    int64_t length, Release release = {},
                    FileMemo* memo = nullptr);
-  // Sends `head` and then a range of a file (SendfileOp, FileMemo). A file that turns out
-  // shorter than promised ends the connection, so that the client notices.
+  // Sends `head` and then a range of a file (SendfileOp, FileMemo). A file that
+  // turns out shorter than promised ends the connection, so that the client
+  // notices.
 
   void RespondError(int status, std::string_view extra_fields = {});
   // A small page. `extra_fields` are complete lines.
@@ -145,7 +146,8 @@ class HttpServer {
   ~HttpServer();
   // Closes all connections and runs the loop until they are gone, which they
   // are when every handler has responded. Destroy it in the loop's thread (not
-  // from within a callback), or when the loop does not run, and before the loop.
+  // from within a callback), or when the loop does not run, and before the
+  // loop.
 
   void SetLog(LogFn log) { log_ = std::move(log); }
 

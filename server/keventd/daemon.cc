@@ -21,6 +21,11 @@ void RaiseDescriptorLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+absl::Status WithMend(const absl::Status& status) {
+  return absl::Status(status.code(), std::string(status.message()) +
+                                         "; choose another with --listen");
+}
+
 }  // namespace
 
 void Daemon::BlockSignals() {
@@ -71,7 +76,7 @@ absl::Status Daemon::Bind() {
     net::Listener::Options listen;
     if (address.is_unix()) {
       auto listener = net::Listener::Listen(address, listen);
-      if (!listener.ok()) return listener.status();
+      if (!listener.ok()) return WithMend(listener.status());
       addresses_.push_back(listener->address());
       workers_[0]->Listen(*std::move(listener));
       continue;
@@ -80,14 +85,14 @@ absl::Status Daemon::Bind() {
     // first take it for ourselves.
     {
       auto probe = net::Listener::Listen(address, listen);
-      if (!probe.ok()) return probe.status();
+      if (!probe.ok()) return WithMend(probe.status());
       address = probe->address();
     }
     addresses_.push_back(address);
     listen.reuse_port = true;
     for (auto& worker : workers_) {
       auto listener = net::Listener::Listen(address, listen);
-      if (!listener.ok()) return listener.status();
+      if (!listener.ok()) return WithMend(listener.status());
       worker->Listen(*std::move(listener));
     }
   }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
 #include "absl/synchronization/mutex.h"
 #include "server/keventd/daemon.h"
 #include "server/keventd/options.h"
@@ -42,17 +45,23 @@ int Fail(const absl::Status& status) {
 
 // Abseil's flags keep the last value alone: several --listen become one list.
 std::vector<char*> JoinListen(int argc, char** argv, std::string* joined) {
-  std::vector<char*> out;
-  for (int i = 0; i < argc; ++i) {
-    std::string arg = argv[i];
-    if (arg.rfind("--listen=", 0) == 0) {
-      *joined += (joined->empty() ? "--listen=" : ",") + arg.substr(9);
-    } else if (arg == "--listen" && i + 1 < argc) {
-      *joined += (joined->empty() ? "--listen=" : ",") + std::string(argv[++i]);
+  std::vector<char*> out(argv, argv + 1);
+  int i = 1;
+  for (; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+    const std::string_view arg = argv[i];
+    const size_t dashes = arg.rfind("--", 0) == 0 ? 2 : arg.rfind("-", 0) == 0;
+    std::string_view value;
+    if (dashes > 0 && arg.substr(dashes) == "listen" && i + 1 < argc) {
+      value = argv[++i];
+    } else if (dashes > 0 && arg.substr(dashes, 7) == "listen=") {
+      value = arg.substr(dashes + 7);
     } else {
       out.push_back(argv[i]);
+      continue;
     }
+    joined->append(joined->empty() ? "--listen=" : ",").append(value);
   }
+  out.insert(out.end(), argv + i, argv + argc);
   if (!joined->empty()) out.insert(out.begin() + 1, joined->data());
   return out;
 }
@@ -66,6 +75,11 @@ int main(int argc, char** argv) {
       "Serves a directory over HTTP/1.1.\n\n  keventd --root=DIR "
       "[--listen=ADDR:PORT ...] [--engine=auto|module|uring|epoll] "
       "[--workers=N]\n          [--config=FILE.textproto] [--access_log=PATH]");
+  absl::FlagsUsageConfig usage;
+  usage.contains_help_flags = [](absl::string_view file) {
+    return absl::EndsWith(file, "keventd/main.cc");
+  };
+  absl::SetFlagsUsageConfig(usage);
   std::string joined;
   std::vector<char*> args = JoinListen(argc, argv, &joined);
   std::vector<char*> rest =
@@ -73,6 +87,9 @@ int main(int argc, char** argv) {
   if (rest.size() > 1) {
     return Fail(std::string("unexpected argument ") + rest[1] +
                 "; the directory is given as --root=DIR");
+  }
+  if (!joined.empty() && absl::GetFlag(FLAGS_listen).empty()) {
+    return Fail("--listen names no address; write ADDR:PORT or unix:PATH");
   }
   for (const std::string& admin :
        {absl::GetFlag(FLAGS_admin), absl::GetFlag(FLAGS_admin_http)}) {
