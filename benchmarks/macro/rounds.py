@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cell: some servers under the same load, in interleaved rounds."""
+
+import json
+import statistics
+import subprocess
+import sys
+
+from macro import machine, ratios
+
+SATURATED = 0.95
+# Share of a core above which it is called saturated.
+
+LATENCY_SHARE = 0.7
+# Of what the slowest server does at most, at which latency is measured.
+
+LARGE = 64 * 1024
+# Bytes of a file from which requests are counted by the bytes received: a
+# closed loop has 64 of them under way at both ends of a round.
+
+AIMS = {
+    # (connections are kept, bytes of the file): least CPU ratio, least MB/s
+    # ratio. At 64 connections.
+    (True, 1024): (1.5, None),
+    (True, 16 * 1024): (1.5, None),
+    (True, 100 * 1024): (1.2, None),
+    (True, 1024 * 1024): (1.0, 1.0),
+    (True, 10 * 1024 * 1024): (1.0, 1.0),
+}
+
+# Name of a ratio: the round's field, and whether less of it is better.
+RATIOS = {
+    "cpu": ("cpu_us_per_request", True),
+    "machine": ("machine_us_per_request", True),
+    "requests": ("requests_per_s", False),
+    "mb": ("mb_per_s", False),
+    "p50": ("p50_us", True),
+    "p99": ("p99_us", True),
+}
+_OPEN_LOOP = ("p50", "p99")
+
+
+class Load:
+    """Runs the load client on its core."""
+
+    def __init__(self, program, core):
+        self._program = program
+        self._core = core
+
+    def start(self, server, targets, connections, seconds, **flags):
+        """Starts it against a server; finish() waits for it."""
+        command = [
+            self._program, f"--port={server.port}", f"--targets={targets}",
+            f"--connections={connections}", f"--seconds={seconds}",
+            "--server_pids=" + ",".join(map(str, server.pids()))
+        ]
+        command += [f"--{name}={value}" for name, value in flags.items()]
+        return machine.start(
+            command, self._core, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True)
+
+    @staticmethod
+    def finish(process, server):
+        """Returns what it measured."""
+        try:
+            output, errors = process.communicate(timeout=120)
+        except BaseException:
+            machine.end(process)
+            raise
+        if process.returncode != 0:
+            raise machine.Unable(f"{server}: {errors.strip()}")
+        return json.loads(output)
+
+    def run(self, server, *arguments, **flags):
+        """Runs it against a server and returns what it measured."""
+        return self.finish(self.start(server, *arguments, **flags), server)
+
+
+class Cell:
+    """What is asked for, and what came out, for each server."""
+
+    def __init__(self, targets, file_bytes, connections, keepalive):
+        self.targets = targets  # file for the load client
+        self.file_bytes = file_bytes
+        self.connections = connections
+        self.keepalive = keepalive
+        self.closed = {}  # server: its rounds
+        self.open = {}
+        self.histograms = {}
+        self.rate = None
+
+    def __str__(self):
+        kind = "kept" if self.keepalive else "one request each"
+        return f"{size_name(self.file_bytes)}, {self.connections} connections, {kind}"
+
+
+def size_name(size):
+    """Returns 16384 as '16 KiB'."""
+    for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= factor and size % factor == 0:
+            return f"{size // factor} {unit}"
+    return f"{size} B"
+
+
+def _round(result, file_bytes):
+    """Returns the figures of one closed-loop round."""
+    requests = result["answers"]
+    if file_bytes >= LARGE:
+        requests = result["body_bytes"] / file_bytes
+    if not requests:
+        raise machine.Unable("a round without an answer")
+    seconds = result["seconds"]
+    server = result["server"]
+    busy = sum(cpu["busy_us"] for cpu in result["cpus"])
+    ours = server["cpu_us"] + result["client_cpu_us"]
+    capacity = seconds * 1e6
+    switches = server["voluntary_switches"] + server["involuntary_switches"]
+    return {
+        "requests": requests,
+        "cpu_us_per_request": server["cpu_us"] / requests,
+        "client_us_per_request": result["client_cpu_us"] / requests,
+        "machine_us_per_request": busy / requests,
+        "requests_per_s": requests / seconds,
+        "mb_per_s": result["body_bytes"] / seconds / 1e6,
+        "server_busy": server["cpu_us"] / capacity,
+        "client_busy": result["client_cpu_us"] / capacity,
+        "others_busy": max(0, busy - ours) / capacity / len(result["cpus"]),
+        "steal": sum(cpu["steal_us"] for cpu in result["cpus"]) / capacity,
+        "server_system_share":
+            server["system_us"] / max(1, server["system_us"] + server["user_us"]),
+        "switches_per_request": switches / requests,
+        "errors": sum(result["errors"].values()),
+    }
+
+
+def _open_round(result):
+    latency = result["latency"]
+    return {
+        "p50_us": latency["p50_us"],
+        "p99_us": latency["p99_us"],
+        "cpu_us_per_request": result["server"]["cpu_us"] / max(1, latency["count"]),
+        "errors": sum(result["errors"].values()) + result["unanswered"],
+    }
+
+
+def percentile_us(histogram, share, least):
+    """Returns a percentile of [[ns, count], ...]; None if it has too few."""
+    count = sum(n for _, n in histogram)
+    if count < least:
+        return None
+    seen = 0
+    for upper_ns, n in sorted(histogram):
+        seen += n
+        if seen >= share * count:
+            return upper_ns / 1e3
+    return None
+
+
+def say(text):
+    """Tells of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(cell, load, servers, seconds, rounds, latency_rounds, latency_servers):
+    """Fills in a cell. Servers take turns in each round, each round begins with
+    another one: what the machine does meanwhile hits all alike."""
+    flags = {} if cell.keepalive else {"close": "true"}
+
+    def turns(count, chosen):
+        for number in range(count):
+            first = number % len(chosen)
+            yield from chosen[first:] + chosen[:first]
+
+    for server in servers:
+        cell.closed[server] = []
+        cell.open[server] = []
+        cell.histograms[server] = []
+        load.run(server, cell.targets, cell.connections, 0.2, warmup=0, **flags)
+    for server in turns(rounds, servers):
+        result = load.run(server, cell.targets, cell.connections, seconds, **flags)
+        cell.closed[server].append(_round(result, cell.file_bytes))
+    slowest = min(
+        statistics.median(r["requests_per_s"] for r in cell.closed[s])
+        for s in latency_servers)
+    cell.rate = LATENCY_SHARE * slowest
+    for server in turns(latency_rounds, latency_servers):
+        result = load.run(
+            server, cell.targets, cell.connections, seconds, rate=cell.rate, **flags)
+        cell.open[server].append(_open_round(result))
+        cell.histograms[server] += result["latency"]["histogram_ns"]
+
+
+def _series(cell, server, name):
+    field, less_is_better = RATIOS[name]
+    taken = cell.open if name in _OPEN_LOOP else cell.closed
+    return [r[field] for r in taken[server]], less_is_better
+
+
+def _logs(cell, name, server, yardstick):
+    """Logs of the ratios; above 0 the server is better than the yardstick."""
+    ours, less_is_better = _series(cell, server, name)
+    theirs, _ = _series(cell, yardstick, name)
+    if less_is_better:
+        return ratios.log_ratios(theirs, ours)
+    return ratios.log_ratios(ours, theirs)
+
+
+def _best(cell, name, candidates):
+    def median(server):
+        series, less_is_better = _series(cell, server, name)
+        value = statistics.median(series) if series else 0
+        return value if less_is_better else -value
+
+    return min(candidates, key=median)
+
+
+def results(cell, yardsticks, control_of):
+    """Returns the cells of the results, one for each server.
+
+    yardsticks: nginx at its tunings; each ratio is against the one that is best
+    at this very size in that very figure. control_of: the second instance of a
+    tuning, by the first.
+    """
+    controls = {}
+    best = {}
+    for name in RATIOS:
+        best[name] = _best(cell, name, yardsticks)
+        # The tuning whose second instance took part.
+        for yardstick, control in control_of.items():
+            if control in cell.closed:
+                controls[name] = ratios.summary(_logs(cell, name, control, yardstick))
+    out = []
+    for server in cell.closed:
+        compared = {}
+        own_yardstick = next(
+            (y for y, c in control_of.items() if c is server), None)
+        for name in RATIOS:
+            yardstick = own_yardstick or best[name]
+            if yardstick is server:
+                continue
+            ratio = ratios.summary(_logs(cell, name, server, yardstick))
+            if ratio is None:
+                continue
+            ratio["against"] = yardstick.engine
+            ratio["resolved"] = (
+                own_yardstick is None and ratios.resolved(ratio, controls.get(name)))
+            compared[name] = ratio
+        out.append(_result(cell, server, compared, server is best["cpu"]))
+    return out
+
+
+def _median(rows, name, digits=3):
+    return round(statistics.median(row[name] for row in rows), digits)
+
+
+def _result(cell, server, compared, is_yardstick):
+    closed = cell.closed[server]
+    histogram = cell.histograms[server]
+    server_busy = _median(closed, "server_busy")
+    client_busy = _median(closed, "client_busy")
+    saturated = [
+        who for who, busy in (("server", server_busy), ("client", client_busy))
+        if busy >= SATURATED
+    ]
+    cpu = compared.get("cpu")
+    opened = cell.open[server]
+    result = {
+        "server": server.name,
+        "engine": server.engine,
+        "file_bytes": cell.file_bytes,
+        "connections": cell.connections,
+        "keepalive": cell.keepalive,
+        "cpu_us_per_request": _median(closed, "cpu_us_per_request"),
+        "client_us_per_request": _median(closed, "client_us_per_request"),
+        "machine_us_per_request": _median(closed, "machine_us_per_request"),
+        "requests_per_s": _median(closed, "requests_per_s", 1),
+        "mb_per_s": _median(closed, "mb_per_s", 1),
+        "p50_us": percentile_us(histogram, 0.5, 20),
+        "p99_us": percentile_us(histogram, 0.99, 200),
+        "p999_us": percentile_us(histogram, 0.999, 2000),
+        "latency_requests_per_s": round(cell.rate, 1) if histogram else None,
+        "cpu_us_per_request_at_that_rate":
+            _median(opened, "cpu_us_per_request") if opened else None,
+        "rounds": len(closed),
+        "resolved": bool(cpu and cpu["resolved"]),
+        "yardstick": is_yardstick,
+        "ratios": compared,
+        "server_busy": server_busy,
+        "client_busy": client_busy,
+        "saturated": saturated,
+        "others_busy": _median(closed, "others_busy"),
+        "steal": _median(closed, "steal"),
+        "server_system_share": _median(closed, "server_system_share"),
+        "switches_per_request": _median(closed, "switches_per_request", 4),
+        "errors": sum(r["errors"] for r in closed + opened),
+        "raw": {
+            "closed_loop": closed,
+            "open_loop": opened,
+        },
+    }
+    aim = AIMS.get((cell.keepalive, cell.file_bytes))
+    if server.name == "keventd" and aim and cell.connections == 64:
+        cpu_aim, mb_aim = aim
+        met = bool(cpu and cpu["low"] >= cpu_aim)
+        result["aim"] = {"cpu": cpu_aim}
+        if mb_aim is not None:
+            result["aim"]["mb"] = mb_aim
+            mb = compared.get("mb")
+            met = met and bool(mb and mb["low"] >= mb_aim)
+        result["aim_met"] = met
+    return result
