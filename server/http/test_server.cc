@@ -26,9 +26,10 @@ TestServer::~TestServer() {
 
 void TestServer::Run(EngineKind engine, const MakeHandler& make,
                      const HttpServer::Options& options) {
-  std::unique_ptr<loop::Loop> loop = loop::MakeLoop(engine);
-  std::unique_ptr<Handler> handler = make(loop.get());
-  auto server = HttpServer::Create(loop.get(), handler.get(), options);
+  owned_loop_ = loop::MakeLoop(engine);
+  loop::Loop* loop = owned_loop_.get();
+  std::unique_ptr<Handler> handler = make(loop);
+  auto server = HttpServer::Create(loop, handler.get(), options);
   auto listener =
       net::Listener::Listen(*net::Address::Parse("127.0.0.1:0"), {});
   if (!server.ok() || !listener.ok()) {
@@ -40,7 +41,7 @@ void TestServer::Run(EngineKind engine, const MakeHandler& make,
   {
     std::lock_guard<std::mutex> lock(mutex_);
     port_ = listener->address().port();
-    loop_ = loop.get();
+    loop_ = loop;
     server_ = server->get();
     ready_ = true;
     // Under the lock: the constructor's caller may destroy us right after.

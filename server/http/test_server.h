@@ -58,6 +58,8 @@ class TestServer {
   std::condition_variable changed_;
   bool ready_ = false;  // of mutex_
   uint16_t port_ = 0;
+  // Outlives the thread: Stop and Post touch it after they have woken it.
+  std::unique_ptr<loop::Loop> owned_loop_;
   loop::Loop* loop_ = nullptr;
   HttpServer* server_ = nullptr;
   std::thread thread_;

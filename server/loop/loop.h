@@ -103,7 +103,7 @@ class Loop {
 
   void Stop();
   // Any thread: Run returns after its current turn, or at once if it is called
-  // later.
+  // later. The loop must outlive the call, which goes on after Run was told.
 
   int64_t now_ns() const { return now_ns_; }
   // CLOCK_MONOTONIC as of the beginning of this turn's batch.

@@ -373,7 +373,7 @@ TEST_P(LoopTest, ALazyDeadlineExpiresAtItsLastValue) {
   lazy.Extend(loop_.get(), start + 7 * kMs);
   RunUntil(loop_.get(), [&] { return lazy.expired_at > 0; });
   EXPECT_GE(lazy.expired_at, start + 7 * kMs);
-  EXPECT_EQ(lazy.heap_fired, 2);
+  EXPECT_LE(lazy.heap_fired, 2) << "not once for each extension";
 }
 
 TEST_P(LoopTest, DestroyingAPendingTimerAborts) {
@@ -529,31 +529,30 @@ TEST_P(LoopTest, OperationsLeftInFlightAreForgottenByTheLoopsEnd) {
   EXPECT_THAT(results, IsEmpty());
 }
 
-TEST_P(LoopTest, WakeEntriesGathersABatch) {
+TEST_P(LoopTest, WakeEntriesGathersABatchForSomeTime) {
   Loop::Options options;
   options.queue.engine = GetParam();
   options.wake_entries = 4;
-  options.wake_delay_ns = 5000 * kMs;
+  options.wake_delay_ns = 5 * kMs;
   auto loop = *Loop::Create(options);
-  SocketPair pairs[4];
-  Reader readers[4];
+  SocketPair pair;
   std::vector<int64_t> results;
-  for (int i = 0; i < 4; ++i) {
-    readers[i].results = &results;
-    readers[i].fd = pairs[i].fds[0];
-    readers[i].buffer = readers[i].data;
-    readers[i].size = sizeof readers[i].data;
-    ASSERT_EQ(loop->Submit(&readers[i], Reader::Done), 0);
+  // A signal of the system may end a wait early, but not all of them.
+  int64_t longest = 0;
+  for (size_t i = 0; i < 20 && longest < 5 * kMs; ++i) {
+    Reader reader;
+    reader.results = &results;
+    reader.fd = pair.fds[0];
+    reader.buffer = reader.data;
+    reader.size = sizeof reader.data;
+    ASSERT_EQ(loop->Submit(&reader, Reader::Done), 0);
+    WriteAll(pair.fds[1], "x");
+    int64_t start = loop->UpdateNow();
+    RunUntil(loop.get(), [&] { return results.size() > i; });
+    longest = std::max(longest, loop->now_ns() - start);
   }
-  std::thread writer([&] {
-    for (SocketPair& pair : pairs) {
-      WriteAll(pair.fds[1], "x");
-      std::this_thread::yield();
-    }
-  });
-  loop->RunOnce(-1);
-  writer.join();
-  EXPECT_THAT(results, ElementsAre(1, 1, 1, 1));
+  EXPECT_GE(longest, 5 * kMs) << "one entry waits for three more";
+  EXPECT_THAT(results, testing::Each(1));
 }
 
 }  // namespace
