@@ -38,14 +38,20 @@ int64_t Now() {
 bool ParseAnswerHead(std::string_view text, AnswerHead* head) {
   constexpr std::string_view kVersion = "HTTP/1.1 ";
   constexpr std::string_view kLength = "content-length:";
+  constexpr std::string_view kClose = "connection: close";
   if (text.substr(0, kVersion.size()) != kVersion) return false;
   text.remove_prefix(kVersion.size());
   auto [end, error] =
       std::from_chars(text.data(), text.data() + text.size(), head->status);
   if (error != std::errc() || end - text.data() != 3) return false;
   head->length = -1;
+  head->close = false;
   for (size_t at; (at = text.find("\r\n")) != text.npos;) {
     text.remove_prefix(at + 2);
+    if (text.size() >= kClose.size() &&
+        strncasecmp(text.data(), kClose.data(), kClose.size()) == 0) {
+      head->close = true;
+    }
     if (text.size() <= kLength.size() ||
         strncasecmp(text.data(), kLength.data(), kLength.size()) != 0) {
       continue;
@@ -370,6 +376,7 @@ bool Client::ReceiveHead(Connection* c, bool ended) {
   }
   if (in_window) result_.body_bytes += static_cast<uint64_t>(body);
   c->left = head.length - body;
+  c->ends = head.close || options_.close;
   c->state = State::kBody;
   if (c->left == 0) {
     Answered(c);
@@ -403,7 +410,7 @@ void Client::Answered(Connection* c) {
     ++result_.answers;
     result_.latency.Add(now_ - c->due_ns);
   }
-  if (options_.close) {
+  if (c->ends) {
     c->state = State::kEnding;
   } else {
     c->state = State::kFree;

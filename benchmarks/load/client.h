@@ -100,6 +100,7 @@ class Client {
   struct Connection {
     int fd = -1;
     State state = State::kClosed;
+    bool ends = false;  // the server closes after this answer
     uint32_t target = 0;
     int64_t left = 0;     // bytes of the body that are missing
     int64_t due_ns = 0;   // when the request was to be sent
@@ -158,6 +159,7 @@ class Client {
 struct AnswerHead {
   int status = 0;
   int64_t length = -1;  // Content-Length; -1 without one
+  bool close = false;   // the server closes the connection after this answer
 };
 
 // `text` is a whole head. False if it is not one of HTTP/1.1.

@@ -166,6 +166,24 @@ TEST(ClientTest, ConnectionForEachRequest) {
   EXPECT_GE(server.connections(), client.result().answers);
 }
 
+TEST(ClientTest, ServerMayEndAKeptConnectionIfItSaysSo) {
+  std::string answer = Answer(100);
+  answer.insert(answer.find("\r\n") + 2, "Connection: close\r\n");
+  Server server(answer);
+  server.close_after = true;
+  server.Start();
+  for (double rate : {0.0, 500.0}) {
+    Options options = For(server, 100);
+    options.rate = rate;
+    options.grace_ns = 5000 * kMillisecond;
+    Client client(options, Ignore);
+    ASSERT_TRUE(client.Run().ok());
+    EXPECT_GT(client.result().answers, 4u);
+    EXPECT_EQ(client.result().errors.total(), 0u);
+    EXPECT_EQ(client.result().unanswered, 0u);
+  }
+}
+
 TEST(ClientTest, WrongAnswersAreErrors) {
   struct Case {
     std::string answer;
