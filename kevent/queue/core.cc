@@ -123,6 +123,14 @@ int Core::Check(Operation* op) {
                      static_cast<RecvOp*>(op)->pool != nullptr;
     if (op->opcode != Opcode::kAccept && !pool_recv) return -EINVAL;
   }
+  // Their results are in the entry.
+  if (op->flags & kQuiet) {
+    if (op->opcode == Opcode::kAccept ||
+        (op->opcode == Opcode::kRecv &&
+         static_cast<RecvOp*>(op)->pool != nullptr)) {
+      return -EINVAL;
+    }
+  }
   switch (op->opcode) {
     case Opcode::kSend:
       if (static_cast<SendOp*>(op)->pieces.size() > kMaxGather) return -EINVAL;

@@ -230,6 +230,9 @@ int64_t EpollEngine::Start(Operation* op, Descriptor* d) {
 int64_t EpollEngine::StartAccept(AcceptOp* op, Descriptor* d) {
   if (op->q.started == 0) {
     op->q.started = 1;
+    // Whatever was seen of that number before: on a listener that blocks the
+    // whole queue would hang.
+    d->non_blocking = false;
     if (int r = Core::MakeNonBlocking(op->fd, d); r < 0) return r;
     if (d->type == 0) d->type = SocketType(op->fd);
   }

@@ -38,7 +38,8 @@ enum OperationFlags : uint16_t {
 
   kOpSkipInline = 1u << 2,
   // No entry if it transfers its full length within Submit, which then returns
-  // Queue::kDone. Otherwise an entry as usual. Not with kOpMultishot.
+  // Queue::kDone. Otherwise an entry as usual. Neither flag goes with
+  // kOpMultishot, accept or a recv from a pool: their results are in the entry.
 
   kOpPollFirst = 1u << 3,
   // recv: nothing is expected yet, wait for readiness before the first try.
@@ -97,6 +98,10 @@ struct Operation {
 // When a send-side operation ends short, cancelled or failed after its first
 // byte went out, every later send on that socket completes with -ECANCELED,
 // having sent nothing, until Close or a ShutdownOp.
+//
+// A descriptor that was given to a queue is closed by Queue::Close or a CloseOp
+// of that queue: it would take the number's next tenant for the old one after a
+// plain close(2).
 //
 // The descriptor may be in blocking or non-blocking mode; the queue never
 // blocks on it, but may change its O_NONBLOCK flag.

@@ -63,8 +63,10 @@ Residency Probe(int file, int64_t offset, int64_t length) {
     Cachestat stat;
     if (syscall(kCachestat, file, &range, &stat, 0u) == 0) {
       int64_t pages = (offset + length + kPage - 1) / kPage - offset / kPage;
-      return static_cast<int64_t>(stat.cache) >= pages ? Residency::kResident
-                                                       : Residency::kMissing;
+      if (static_cast<int64_t>(stat.cache) < pages) return Residency::kMissing;
+      // It counts pages whose reading is still under way, too; a read that must
+      // not wait tells them apart.
+      return ProbeByRead(file, offset, length);
     }
     if (errno == ENOSYS) {
       have_cachestat.store(false, std::memory_order_relaxed);

@@ -21,8 +21,9 @@ enum class Residency {
 };
 
 Residency Probe(int file, int64_t offset, int64_t length);
-// Whether the pages of the range are in the page cache. cachestat(2), else
-// preadv2(2) with RWF_NOWAIT. Does not read from the device.
+// Whether the pages of the range are in the page cache and can be sent without
+// waiting. cachestat(2) where there is one, and preadv2(2) with RWF_NOWAIT at
+// steps. Does not read from the device.
 
 struct PopulateJob {
   PopulateJob* next = nullptr;

@@ -95,7 +95,8 @@ class Queue {
     // Post and Wake. kManyThreads: any thread may call anything; each entry
     // goes to one of them.
     uint32_t ring_entries = 4096;
-    // Unread entries kept before sources are left waiting; a power of two.
+    // Unread entries kept before sources are left waiting; a power of two. The
+    // kernel may read ahead by as many as its own ring holds (io_uring).
     uint32_t max_operations = 1u << 20;
     // Submit is refused with -EAGAIN above it.
     uint32_t max_interests = 1u << 20;
@@ -172,7 +173,7 @@ class Queue {
   int Enter(std::span<Entry> out, const Wait& wait);
   // Hands all that was submitted to the kernel, waits as `wait` says, and
   // copies entries out, oldest first. Returns how many: fewer than `wait.min`
-  // when the time is over or Wake was called. -EINTR:
+  // when the time is over, Wake was called or the wait was interrupted. -EINTR:
   // nothing is there and a signal handler ran, or the kernel interrupted the
   // wait for work of its own; -EINVAL. `min` is clipped to the room in `out`.
 

@@ -102,8 +102,10 @@ int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
       return kPending;
     }
     if (n < 0) return EarlyEnd(op, static_cast<int>(n));
+    // A header charged to the turn would leave a call for its few bytes at the
+    // end of each.
+    if (op->q.done >= header) budget -= n;
     op->q.done += n;
-    budget -= n;
   }
   return op->q.done;
 }

@@ -379,6 +379,22 @@ class SubmitTest : public QueueTest {
 };
 KEVENT_CONFORMANCE(SubmitTest);
 
+TEST_P(SubmitTest, WhatHasItsResultInTheEntryIsNotSilent) {
+  Pair pair = TcpPair();
+  BufferPool* pool = *queue().AddBufferPool(2, 64);
+  for (uint16_t flag : {kOpSkipSuccess, kOpSkipInline}) {
+    AcceptOp accept;
+    accept.fd = pair.ours;
+    accept.flags = flag;
+    EXPECT_EQ(-EINVAL, queue().Submit(&accept));
+    RecvOp recv;
+    recv.fd = pair.ours;
+    recv.pool = pool;
+    recv.flags = flag;
+    EXPECT_EQ(-EINVAL, queue().Submit(&recv));
+  }
+}
+
 TEST_P(SubmitTest, RefusesMalformedRequests) {
   Pair pair = TcpPair();
   ExpectRefused(-EINVAL, New<PostOp>());
