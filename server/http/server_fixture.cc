@@ -51,6 +51,14 @@ void ServerTest::Start(const HttpServer::Options& options) {
       options);
 }
 
+void ServerTest::UseFile(size_t size, int64_t promised) {
+  const int file = PatternFile(size);
+  server_->Call([&] {
+    shared_.file = file;
+    shared_.file_promised = promised;
+  });
+}
+
 void ServerTest::SendFile(Exchange* x) {
   std::string head = "HTTP/1.1 200 OK\r\nContent-Length: " +
                      std::to_string(shared_.file_promised) + "\r\n" +

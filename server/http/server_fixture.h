@@ -43,12 +43,14 @@ class ServerTest : public testing::TestWithParam<EngineKind> {
     ~Shared() {
       if (file >= 0) close(file);
     }
+    // The loop's thread alone.
     int file = -1;
     int64_t file_promised = 0;
+    std::vector<Exchange*> held;
+
     std::atomic<int> handled{0};
     std::atomic<int> released{0};  // responses with the file
     std::atomic<int> bodies_dropped{0};
-    std::vector<Exchange*> held;  // the loop's thread alone
   };
 
   void Start(const HttpServer::Options& options = {});
@@ -56,11 +58,9 @@ class ServerTest : public testing::TestWithParam<EngineKind> {
   // answers), /close, /redirect, /split (a Location with a line end in it),
   // /big?BYTES, /file, /missing (404). Others are answered with the target.
 
-  void UseFile(size_t size, int64_t promised) {
-    shared_.file = PatternFile(size);
-    shared_.file_promised = promised;
-  }
+  void UseFile(size_t size, int64_t promised);
   void UseFile(size_t size) { UseFile(size, static_cast<int64_t>(size)); }
+  // What /file sends, after Start.
   void SendFile(Exchange* x);
 
   uint16_t port() const { return server_->port(); }
