@@ -300,6 +300,7 @@ void Core::Complete(Operation* op, int64_t result) {
     }
   }
   if (op->q.bits & kBitYield) std::erase(yielded_, op);
+  if (op->q.bits & kBitCorked) Uncork(op->fd);
   if ((op->opcode == Opcode::kSend || op->opcode == Opcode::kSendfile) &&
       !all && result > 0) {
     d->send_failed = true;

@@ -33,8 +33,9 @@ enum OpBits : uint16_t {
   kBitWriteWait = 1u << 4,  // uring: sendfile waits for room in the socket
   kBitBuffer = 1u << 5,     // its last entry carries a buffer
   kBitYield = 1u << 6,      // had its turn, goes on at the next Enter
-  kBitCut = 1u << 8,        // its link has been completed without it
   kBitResume = 1u << 7,     // started before, to be started again
+  kBitCut = 1u << 8,        // its link has been completed without it
+  kBitCorked = 1u << 9,     // sendfile: holds the socket's last segment back
 };
 
 struct Pool {
@@ -141,6 +142,8 @@ class Core {
   int64_t TrySendfile(SendfileOp* op, bool* would_block);
   // Sends what can be sent now. A result, or kPending: `*would_block` says that
   // the socket is full; otherwise it goes on by itself.
+  static void Uncork(int fd);
+  // Sends what kBitCorked held back.
   bool CancelSendfile(SendfileOp* op);
   // False: a thread is at work on the socket, the completion follows.
   int64_t EarlyEnd(Operation* op, int error) const {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -101,6 +103,39 @@ TEST_P(SendfileTest, LargerThanTheSocketAndLongerThanATurn) {
     const std::string got = PeerRead(pair.peer, contents.size() + 8);
     EXPECT_TRUE("head" + contents + "tail" == got);
     EXPECT_EQ(static_cast<int64_t>(contents.size() + 8), ResultOf(op));
+  }
+}
+
+// What a queue does to fill segments must not hold back what is sent next.
+TEST_P(SendfileTest, LeavesTheCorkAsItWas) {
+  const int file = File(Pattern(12 << 20));
+  const auto corked = [](int fd) {
+    int on = -1;
+    socklen_t size = sizeof on;
+    EXPECT_EQ(0, getsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, &size));
+    return on;
+  };
+  for (int before : {0, 1}) {
+    SCOPED_TRACE(before);
+    Pair pair = TcpPair();
+    ASSERT_EQ(0, setsockopt(pair.ours, IPPROTO_TCP, TCP_CORK, &before,
+                            sizeof before));
+    SendfileOp* op = NewSendfile(pair.ours, file, 0, 12 << 20);
+    MustSubmit(op);
+    PeerRead(pair.peer, 12 << 20);
+    EXPECT_EQ(12 << 20, ResultOf(op));
+    EXPECT_EQ(before, corked(pair.ours));
+
+    // Cancelled on its way, and behind it before its first byte.
+    SendfileOp* first = NewSendfile(pair.ours, file, 0, 12 << 20);
+    SendfileOp* second = NewSendfile(pair.ours, file, 0, 12 << 20);
+    MustSubmit(first);
+    MustSubmit(second);
+    queue().Cancel(second);
+    queue().Cancel(first);
+    EXPECT_EQ(-ECANCELED, ResultOf(second));
+    EXPECT_LT(ResultOf(first), 12 << 20);
+    EXPECT_EQ(before, corked(pair.ours));
   }
 }
 
