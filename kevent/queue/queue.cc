@@ -69,7 +69,12 @@ absl::StatusOr<std::unique_ptr<Queue>> Queue::Create(const Options& options) {
     reason += Text(EngineName(kind)) + ": " +
               std::string(engine.status().message()) + "; ";
   }
-  return absl::UnavailableError("no event engine works here: " + reason);
+  if (options.engine == EngineKind::kAuto) {
+    reason.resize(reason.size() - 2);
+    return absl::UnavailableError("no event engine works here: " + reason);
+  }
+  return absl::UnavailableError("engine " + reason +
+                                "auto takes one that works");
 }
 
 Queue::Queue(std::unique_ptr<Core> core) : core_(std::move(core)) {}
