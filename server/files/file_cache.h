@@ -187,11 +187,12 @@ class FileCache {
     // Files and directories kept; 0: nothing is kept, every Get() opens.
     size_t max_entries = 4096;
     // Of these, files held open because their body is not in memory.
-    size_t max_descriptors = 512;
+    size_t max_descriptors = 1024;
     // Paths kept that lead to nothing (-ENOENT, -EACCES ...); may be 0.
     size_t max_negative_entries = 1024;
-    // Files up to this size have their body in memory.
-    size_t max_body_bytes = size_t{64} << 10;
+    // Files up to this size have their body in memory: copying more costs more
+    // than sendfile(2) does.
+    size_t max_body_bytes = size_t{12} << 10;
     // Memory of all entries with a body, their heads included. Entries in use
     // count only until they are evicted.
     size_t max_total_body_bytes = size_t{64} << 20;

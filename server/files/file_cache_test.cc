@@ -745,6 +745,7 @@ TEST_F(FileCacheTest, StoresToADirtyPageShowWhileTheFileIsYoung) {
 
 TEST_F(FileCacheTest, ColdFilesAreNotReadUntilTheyAreWarm) {
   options_.revalidate_ns = kSecond;
+  options_.max_body_bytes = 20'000;
   const std::string text(20'000, 'x');
   EntryRef cold;
   std::string name;
