@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The objects of the module.
+ *
+ * kevent_user	a queue: one open of /dev/kevent
+ * kevent	an interest of one queue in one source
+ * kevent_sock	what is known of one watched socket (poll.c); the storages of
+ *		other sources are the kernel's own: wait queues, fsnotify marks
+ *
+ * Locks, outermost first:
+ *	kevent_user.consume	mutex: copying entries out
+ *	kevent_user.mutex	mutex: the table, changes, tests of sources
+ *	kevent_sock_lock	spinlock (poll.c): the table of sockets
+ *	locks of the source	held by the kernel around our callbacks
+ *	kevent_user.lock	spinlock, irq-safe: the ring and all lists
+ *	kevent_user.wait.lock	within wake-ups
+ * mmap_lock is taken below either mutex (page faults, accounting), never above.
+ *
+ * Life of an interest: allocated and in the table under the mutex; removed in
+ * two phases: KEVENT_DEAD under the lock, after which no callback writes; then
+ * the source is unhooked, after which none runs; then it is freed by RCU.
+ */
+#ifndef _KEVENT_CORE_H
+#define _KEVENT_CORE_H
+
+#include <linux/fs.h>
+#include <linux/hrtimer.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/net.h>
+#include <linux/poll.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "../uapi/kevent.h"
+
+struct kevent;
+struct kevent_user;
+struct kevent_sock;
+struct kevent_mark;
+struct fsnotify_group;
+
+/* What is written into an entry beside the interest's own words. */
+struct kevent_event {
+	u32 events;
+	u16 flags;
+	s64 result;
+	u64 data[2];
+};
+
+/*
+ * One wait queue that an interest sits in. `head` is NULL once the queue's
+ * owner has freed it (POLLFREE).
+ */
+struct kevent_hook {
+	wait_queue_entry_t wait;
+	wait_queue_head_t *head;
+	struct kevent *k;
+	struct kevent_hook *next;
+};
+
+struct kevent_source_ops {
+	/*
+	 * Hooks the source; the interest is in the table and KEVENT_ADDING.
+	 * Returns a mask of what is ready, or a negative errno.
+	 * Context: process, user->mutex held.
+	 */
+	int (*add)(struct kevent *k, const struct kevent_sqe *sqe);
+	/* Takes new arguments. Same context and result. May be NULL. */
+	int (*modify)(struct kevent *k, const struct kevent_sqe *sqe);
+	/* What is ready now, as a mask. Same context. NULL: has no state. */
+	u32 (*test)(struct kevent *k);
+	/*
+	 * Unhooks: when it returns no callback runs or will run.
+	 * Context: process, user->mutex held (or the queue is being freed).
+	 */
+	void (*remove)(struct kevent *k);
+	u32 events;	/* what may be asked for */
+	u32 forced;	/* what is reported unasked */
+};
+
+enum {
+	KEVENT_ADDING	= 1u << 0,	/* being tested: events collect in `late` */
+	KEVENT_OFF	= 1u << 1,	/* disabled */
+	KEVENT_FINISHED	= 1u << 2,	/* its last entry is made */
+	KEVENT_DEAD	= 1u << 3,	/* removed */
+	KEVENT_FIRED	= 1u << 4,	/* `late` holds something */
+};
+
+struct kevent {
+	struct kevent_user *user;
+	const struct kevent_source_ops *ops;
+	u64 user_data;
+	u32 index;
+	u32 generation;
+	u32 events;
+	u16 flags;		/* KEVENT_EDGE ... */
+	u8 source;
+
+	/* Under user->lock from here. */
+	u8 state;
+	u32 last_events;	/* of its last entry */
+	u64 position;		/* in the ring, of its last entry, plus 1; or 0 */
+	struct kevent_event late; /* on the ready list, or KEVENT_ADDING */
+	struct list_head ready;	/* user->ready: its entry found the ring full */
+	struct list_head seen;	/* user->seen: look again when it is read */
+	struct list_head test;	/* user->test or user->reap */
+
+	union {
+		struct {
+			struct file *file;	/* held, or NULL for sockets */
+			struct inode *inode;	/* held, of the socket */
+			struct sock *sk;	/* held */
+			struct kevent_sock *storage; /* kevent_sock_lock */
+			struct list_head in_sock;
+			struct kevent_hook hook[2];
+			struct kevent_hook *more; /* those beyond two */
+			unsigned int hooks;
+		} poll;
+		struct {
+			struct hrtimer timer;
+			ktime_t period;
+			bool stopped;	/* user->lock; until its entry is read */
+		} timer;
+		struct {
+			struct kevent_mark *mark;
+			u32 mask;	/* what the mark was made for */
+		} inode;
+		struct {
+			struct kevent_hook hook;
+			struct list_head node;	/* user->signals, user->mutex */
+			int signo;
+		} signal;
+	};
+	struct rcu_head rcu;
+};
+
+struct kevent_account;
+
+struct kevent_user {
+	struct mutex mutex;		/* the table, changes, tests */
+	struct mutex consume;		/* who copies entries out */
+	struct mm_struct *mm;		/* the opener's, grabbed */
+	struct kevent_account *account;
+	struct xarray table;		/* index: interest */
+	u32 generation;
+	u32 max_interests;
+	unsigned int interests;
+	unsigned int last_checks;	/* of these, with KEVENT_LAST_CHECK */
+	struct list_head signals;
+	struct fsnotify_group *group;
+	struct work_struct test_work;
+	u32 sq_head;
+
+	struct kevent_ring *ring;	/* set once, by KEVENT_SETUP */
+	struct kevent_entry *cq;
+	struct kevent_sqe *sq;
+	u32 cq_entries;
+	u32 sq_entries;
+	unsigned long ring_bytes;
+
+	spinlock_t lock ____cacheline_aligned_in_smp;
+	u64 tail;			/* entries ever written */
+	struct list_head ready;		/* wait for room in the ring */
+	unsigned int ready_count;
+	unsigned int reserved;		/* slots kept for kevent_complete() */
+	struct list_head seen;		/* to look at once their entry is read */
+	struct list_head test;		/* something happened, unknown what */
+	struct list_head reap;		/* finished, to be removed */
+	bool signals_pending;
+	u64 deferred, wakeups, high_water;
+
+	wait_queue_head_t wait;		/* KEVENT_ENTER */
+	wait_queue_head_t poll_wait;	/* poll(2) */
+	struct rcu_head rcu;
+};
+
+/* ring.c */
+void kevent_deliver(struct kevent *k, const struct kevent_event *event);
+void kevent_deliver_events(struct kevent *k, u32 events);
+void kevent_break(struct kevent *k, int error);
+void kevent_want_test(struct kevent *k);
+bool kevent_timer_must_stop(struct kevent *k);
+bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events);
+void kevent_flush(struct kevent_user *u);
+void kevent_note_pending(struct kevent_user *u);
+void kevent_wake(struct kevent_user *u, bool all);
+bool kevent_reserve(struct kevent_user *u);
+void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe);
+u32 kevent_unread(const struct kevent_user *u);
+u32 kevent_available(const struct kevent_user *u);
+bool kevent_is_unread(const struct kevent *k);
+
+/* control.c */
+void kevent_change(struct kevent_user *u, struct kevent_sqe *sqe, bool in_ring);
+void kevent_remove(struct kevent *k);
+void kevent_reap(struct kevent_user *u);
+struct kevent *kevent_find(struct kevent_user *u, u64 handle);
+struct kevent_account *kevent_account_get(void);
+void kevent_account_put(struct kevent_account *account);
+long kevent_account_interests(const struct kevent_account *account);
+
+/* enter.c */
+long kevent_control_call(struct kevent_user *u, void __user *argument);
+long kevent_enter_call(struct kevent_user *u, void __user *argument);
+void kevent_test_all(struct kevent_user *u);
+int kevent_copy_struct(void *to, size_t size, size_t least,
+		       const void __user *from, u32 *given);
+
+/* poll.c */
+extern const struct kevent_source_ops kevent_poll_ops;
+extern const struct kevent_source_ops kevent_socket_ops;
+int kevent_sock_init(void);
+void kevent_sock_exit(void);
+void kevent_hook_add(struct kevent_hook *hook, struct kevent *k,
+		     wait_queue_head_t *head, wait_queue_func_t function);
+void kevent_hook_remove(struct kevent_hook *hook);
+
+/* inode.c, timer.c, signal.c */
+extern const struct kevent_source_ops kevent_inode_ops;
+void kevent_inode_free_group(struct kevent_user *u);
+extern const struct kevent_source_ops kevent_timer_ops;
+void kevent_timer_resume(struct kevent *k);
+extern const struct kevent_source_ops kevent_signal_ops;
+void kevent_collect_signals(struct kevent_user *u);
+
+/* main.c */
+extern const struct file_operations kevent_file_operations;
+
+static inline bool kevent_is_level(const struct kevent *k)
+{
+	return k->ops->test &&
+	       !(k->flags & (KEVENT_EDGE | KEVENT_ONESHOT | KEVENT_DISPATCH));
+}
+
+#endif /* _KEVENT_CORE_H */

@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* KEVENT_CONTROL and KEVENT_ENTER: changes in, waiting, entries out. */
+#include <linux/hrtimer.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "core.h"
+
+/*
+ * Reads a struct that begins with its size. Bytes beyond ours must be zero.
+ * `*given` is what the caller gave, of ours at most: as much may be written back.
+ */
+int kevent_copy_struct(void *to, size_t size, size_t least,
+		       const void __user *from, u32 *given)
+{
+	u32 user_size;
+
+	if (get_user(user_size, (const u32 __user *)from))
+		return -EFAULT;
+	if (user_size < least || user_size > PAGE_SIZE)
+		return -EINVAL;
+	*given = min_t(size_t, user_size, size);
+	return copy_struct_from_user(to, size, from, user_size);
+}
+
+/*
+ * Makes changes from user memory; returns how many. `*error` is why it stopped
+ * before the end. Context: process, no locks.
+ */
+static u32 kevent_changes(struct kevent_user *u, u64 address, u32 count,
+			  int *error)
+{
+	struct kevent_sqe __user *from = u64_to_user_ptr(address);
+	u32 done;
+
+	*error = 0;
+	for (done = 0; done < count; done++) {
+		struct kevent_sqe s;
+
+		if (copy_from_user(&s, &from[done], sizeof(s))) {
+			*error = -EFAULT;
+			break;
+		}
+		if (mutex_lock_interruptible(&u->mutex)) {
+			*error = -EINTR;
+			break;
+		}
+		kevent_change(u, &s, false);
+		mutex_unlock(&u->mutex);
+		if (put_user(s.handle, &from[done].handle) ||
+		    put_user(s.events, &from[done].events) ||
+		    put_user(s.result, &from[done].result)) {
+			/* It was made, but nobody can know. */
+			if (s.opcode == KEVENT_OP_ADD && s.result >= 0) {
+				struct kevent *k;
+
+				mutex_lock(&u->mutex);
+				k = kevent_find(u, s.handle);
+				if (k)
+					kevent_remove(k);
+				mutex_unlock(&u->mutex);
+			}
+			*error = -EFAULT;
+			break;
+		}
+		cond_resched();
+	}
+	return done;
+}
+
+long kevent_control_call(struct kevent_user *u, void __user *argument)
+{
+	struct kevent_control c;
+	u32 given, done;
+	int r;
+
+	r = kevent_copy_struct(&c, sizeof(c), KEVENT_CONTROL_SIZE_V1, argument,
+			       &given);
+	if (r)
+		return r;
+	if (c.flags || c.reserved || c.count > KEVENT_MAX_CHANGES)
+		return -EINVAL;
+	done = kevent_changes(u, c.changes, c.count, &r);
+	return done ? done : r;
+}
+
+/*
+ * Takes elements of the submission ring, each copied before it is looked at.
+ * Context: process, u->mutex held.
+ */
+static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
+{
+	/* Pairs with the user's release, after he has filled the elements. */
+	const u32 tail = smp_load_acquire(&u->ring->sq_tail);
+
+	if (tail - u->sq_head > u->sq_entries)
+		return -EINVAL;
+	while (*submitted < count && u->sq_head != tail) {
+		const u64 *from =
+			(const u64 *)&u->sq[u->sq_head & (u->sq_entries - 1)];
+		union {
+			struct kevent_sqe sqe;
+			u64 words[sizeof(struct kevent_sqe) / sizeof(u64)];
+		} s;
+		unsigned int i;
+
+		if (!kevent_reserve(u))
+			break;
+		for (i = 0; i < ARRAY_SIZE(s.words); i++)
+			s.words[i] = READ_ONCE(from[i]);
+		u->sq_head++;
+		/* The element has been copied: the user may fill it again. */
+		smp_store_release(&u->ring->sq_head, u->sq_head);
+		if (s.sqe.result)
+			s.sqe.result = -EINVAL;
+		else
+			kevent_change(u, &s.sqe, true);
+		if (s.sqe.flags & KEVENT_SKIP_SUCCESS && s.sqe.result >= 0)
+			kevent_complete(u, NULL);
+		else
+			kevent_complete(u, &s.sqe);
+		++*submitted;
+	}
+	return 0;
+}
+
+/*
+ * Tests what must be: sources of which something unknown was heard, and level
+ * interests whose entry has been read. Context: process, u->mutex held.
+ */
+void kevent_test_all(struct kevent_user *u)
+{
+	LIST_HEAD(heard);
+	LIST_HEAD(seen);
+	struct kevent *k, *next;
+
+	kevent_reap(u);
+	spin_lock_irq(&u->lock);
+	if (list_empty(&u->test) && list_empty(&u->seen) &&
+	    list_empty(&u->ready)) {
+		spin_unlock_irq(&u->lock);
+		return;
+	}
+	kevent_flush(u);
+	list_splice_init(&u->test, &heard);
+	list_for_each_entry_safe(k, next, &u->seen, seen) {
+		if (kevent_is_unread(k))
+			break;
+		list_move_tail(&k->seen, &seen);
+	}
+	while (!list_empty(&heard)) {
+		k = list_first_entry(&heard, struct kevent, test);
+		list_del_init(&k->test);
+		spin_unlock_irq(&u->lock);
+		/* Nobody removes it: we hold the mutex. */
+		if (k->ops->test) {
+			u32 events = k->ops->test(k);
+
+			if (events)
+				kevent_deliver_events(k, events);
+		}
+		spin_lock_irq(&u->lock);
+	}
+	while (!list_empty(&seen)) {
+		bool stopped = false, waits;
+
+		k = list_first_entry(&seen, struct kevent, seen);
+		list_del_init(&k->seen);
+		waits = !list_empty(&k->ready);
+		if (k->source == KEVENT_SOURCE_TIMER) {
+			stopped = k->timer.stopped;
+			if (stopped && waits)
+				list_add_tail(&k->seen, &u->seen);
+		}
+		spin_unlock_irq(&u->lock);
+		if (waits) {
+			/* It is about to be told. */
+		} else if (stopped) {
+			kevent_timer_resume(k);
+		} else if (k->ops->test) {
+			u32 events = k->ops->test(k);
+
+			if (events)
+				kevent_deliver_events(k, events);
+		}
+		spin_lock_irq(&u->lock);
+	}
+	spin_unlock_irq(&u->lock);
+	kevent_reap(u);
+}
+
+/* ---- Waiting ---- */
+
+struct kevent_waiter {
+	wait_queue_entry_t wait;
+	struct kevent_user *user;
+	u32 min;
+};
+
+static bool kevent_enough(struct kevent_user *u, u32 min)
+{
+	return kevent_available(u) >= min || READ_ONCE(u->signals_pending);
+}
+
+/* Context: any; u->wait.lock held. */
+static int kevent_waiter_woken(wait_queue_entry_t *wait, unsigned int mode,
+			       int sync, void *key)
+{
+	struct kevent_waiter *w =
+		container_of(wait, struct kevent_waiter, wait);
+
+	if (!kevent_enough(w->user, READ_ONCE(w->min)))
+		return 0;
+	return autoremove_wake_function(wait, mode, sync, key);
+}
+
+struct kevent_deadline {
+	struct hrtimer_sleeper sleeper;
+	bool set;
+};
+
+/* Context: process; kevent_deadline_end() must follow. */
+static void kevent_deadline_begin(struct kevent_deadline *d, s64 ns,
+				  clockid_t clock, bool absolute)
+{
+	const enum hrtimer_mode mode = absolute ? HRTIMER_MODE_ABS :
+						  HRTIMER_MODE_REL;
+
+	d->set = ns >= 0;
+	if (!d->set)
+		return;
+	hrtimer_init_sleeper_on_stack(&d->sleeper, clock, mode);
+	hrtimer_set_expires_range_ns(&d->sleeper.timer, ns,
+				     current->timer_slack_ns);
+	hrtimer_sleeper_start_expires(&d->sleeper, mode);
+}
+
+static bool kevent_deadline_passed(const struct kevent_deadline *d)
+{
+	return d->set && !READ_ONCE(d->sleeper.task);
+}
+
+static void kevent_deadline_end(struct kevent_deadline *d)
+{
+	if (!d->set)
+		return;
+	hrtimer_cancel(&d->sleeper.timer);
+	destroy_hrtimer_on_stack(&d->sleeper.timer);
+}
+
+/*
+ * Sleeps until `min` entries are there, or signals to be taken, or time is up.
+ * Returns 0, or -EINTR. Context: process, no locks.
+ */
+static int kevent_sleep(struct kevent_user *u, u32 *min,
+			const struct kevent_deadline *timeout,
+			const struct kevent_deadline *min_wait)
+{
+	struct kevent_waiter w = { .user = u, .min = *min };
+	int r = 0;
+
+	init_waitqueue_func_entry(&w.wait, kevent_waiter_woken);
+	w.wait.private = current;
+	INIT_LIST_HEAD(&w.wait.entry);
+	for (;;) {
+		prepare_to_wait_exclusive(&u->wait, &w.wait,
+					  TASK_INTERRUPTIBLE);
+		if (kevent_enough(u, w.min) || kevent_deadline_passed(timeout))
+			break;
+		if (w.min > 1 && kevent_deadline_passed(min_wait)) {
+			w.min = 1;
+			*min = 1;
+			continue;
+		}
+		if (signal_pending(current)) {
+			r = -EINTR;
+			break;
+		}
+		schedule();
+	}
+	finish_wait(&u->wait, &w.wait);
+	return r;
+}
+
+/* ---- Entries out ---- */
+
+/*
+ * Is the entry still true? Only of interests that want to know.
+ * Context: process, u->mutex held.
+ */
+static bool kevent_still(struct kevent_user *u, u64 handle)
+{
+	struct kevent *k = kevent_find(u, handle);
+
+	if (!k || !(k->flags & KEVENT_LAST_CHECK) || !k->ops->test)
+		return true;
+	return k->ops->test(k) != 0;
+}
+
+/*
+ * Copies entries out, oldest first. Returns how many, or -EFAULT if it could not
+ * copy the first. `*dropped`: some were not true any more.
+ * Context: process, u->consume held.
+ */
+static int kevent_copy_out(struct kevent_user *u,
+			   struct kevent_entry __user *to, u32 max,
+			   bool *dropped)
+{
+	u32 head = READ_ONCE(u->ring->cq_head);
+	const u32 unread = (u32)READ_ONCE(u->tail) - head;
+	int count = 0;
+	u32 i;
+
+	if (unread > u->cq_entries)
+		return -EINVAL;
+	for (i = 0; i < unread && count < max; i++, head++) {
+		struct kevent_entry e =
+			u->cq[head & (u->cq_entries - 1)];
+
+		if (READ_ONCE(u->last_checks) &&
+		    e.source != KEVENT_SOURCE_OPERATION &&
+		    !(e.flags & KEVENT_ENTRY_BROKEN)) {
+			bool still;
+
+			mutex_lock(&u->mutex);
+			still = kevent_still(u, e.handle);
+			mutex_unlock(&u->mutex);
+			if (!still) {
+				*dropped = true;
+				continue;
+			}
+		}
+		if (copy_to_user(&to[count], &e, sizeof(e))) {
+			if (!count)
+				count = -EFAULT;
+			break;
+		}
+		count++;
+	}
+	/* Read: their slots may be written again. */
+	smp_store_release(&u->ring->cq_head, head);
+	return count;
+}
+
+/* ---- The call ---- */
+
+static bool kevent_enter_valid(const struct kevent_user *u,
+			       const struct kevent_enter *e)
+{
+	if (e->flags & ~KEVENT_ENTER_ABSOLUTE || e->submitted || e->changed ||
+	    e->reserved[0] || e->reserved[1])
+		return false;
+	if (e->nr_changes > KEVENT_MAX_CHANGES || e->min > u->cq_entries)
+		return false;
+	if (e->clock != CLOCK_MONOTONIC && e->clock != CLOCK_REALTIME &&
+	    e->clock != CLOCK_BOOTTIME)
+		return false;
+	if (e->sigmask ? e->sigmask_size != sizeof(sigset_t) : e->sigmask_size)
+		return false;
+	return e->entries || !e->max;
+}
+
+/* What must be done before waiting makes sense. Context: process, no locks. */
+static int kevent_prepare(struct kevent_user *u)
+{
+	if (mutex_lock_interruptible(&u->mutex))
+		return -EINTR;
+	kevent_test_all(u);
+	kevent_collect_signals(u);
+	mutex_unlock(&u->mutex);
+	kevent_note_pending(u);
+	return 0;
+}
+
+/* Waits and copies. Context: process, no locks. */
+static int kevent_wait_and_copy(struct kevent_user *u,
+				const struct kevent_enter *e)
+{
+	struct kevent_entry __user *to = u64_to_user_ptr(e->entries);
+	struct kevent_deadline timeout = {}, min_wait = {};
+	u32 min = e->min;
+	bool timed = false;
+	int r;
+
+	if (to)
+		min = min(min, e->max);
+	for (;;) {
+		bool dropped = false;
+
+		r = kevent_prepare(u);
+		if (r)
+			break;
+		if (kevent_unread(u) > u->cq_entries) {
+			r = -EINVAL;
+			break;
+		}
+		if (kevent_available(u) < min &&
+		    !kevent_deadline_passed(&timeout)) {
+			if (!timed) {
+				timed = true;
+				kevent_deadline_begin(&timeout, e->timeout_ns,
+						      e->clock,
+						      e->flags & KEVENT_ENTER_ABSOLUTE);
+				kevent_deadline_begin(&min_wait, e->min_wait_ns,
+						      CLOCK_MONOTONIC, false);
+			}
+			r = kevent_sleep(u, &min, &timeout, &min_wait);
+			if (r && !kevent_available(u))
+				break;
+			/* What came may have to be taken or tested first. */
+			if (!r && kevent_available(u) < min &&
+			    !kevent_deadline_passed(&timeout))
+				continue;
+		}
+		if (!to) {
+			r = min_t(u32, kevent_unread(u), INT_MAX);
+			break;
+		}
+		if (mutex_lock_interruptible(&u->consume)) {
+			r = -EINTR;
+			break;
+		}
+		r = kevent_copy_out(u, to, e->max, &dropped);
+		mutex_unlock(&u->consume);
+		/* Another thread was quicker, or they were not true any more. */
+		if (!r && min && !kevent_deadline_passed(&timeout) &&
+		    !signal_pending(current))
+			continue;
+		if (!r && min && signal_pending(current))
+			r = -EINTR;
+		break;
+	}
+	if (timed) {
+		kevent_deadline_end(&timeout);
+		kevent_deadline_end(&min_wait);
+	}
+	/*
+	 * This thread may have been the one that was woken for entries that it
+	 * leaves to others.
+	 */
+	spin_lock_irq(&u->lock);
+	kevent_flush(u);
+	spin_unlock_irq(&u->lock);
+	kevent_note_pending(u);
+	if (kevent_available(u) && wq_has_sleeper(&u->wait))
+		wake_up(&u->wait);
+	return r;
+}
+
+long kevent_enter_call(struct kevent_user *u, void __user *argument)
+{
+	struct kevent_enter __user *to = argument;
+	struct kevent_enter e;
+	sigset_t mask, saved;
+	u32 submitted = 0, changed = 0, given;
+	bool masked = false;
+	long r;
+	int error = 0;
+
+	r = kevent_copy_struct(&e, sizeof(e), KEVENT_ENTER_SIZE_V1, argument,
+			       &given);
+	if (r)
+		return r;
+	if (!kevent_enter_valid(u, &e))
+		return -EINVAL;
+	if (e.sigmask &&
+	    copy_from_user(&mask, u64_to_user_ptr(e.sigmask), sizeof(mask)))
+		return -EFAULT;
+	if (e.to_submit) {
+		if (mutex_lock_interruptible(&u->mutex))
+			return -EINTR;
+		error = kevent_submit(u, e.to_submit, &submitted);
+		mutex_unlock(&u->mutex);
+	}
+	if (!error && e.nr_changes)
+		changed = kevent_changes(u, e.changes, e.nr_changes, &error);
+	if ((e.to_submit || e.nr_changes) &&
+	    (put_user(submitted, &to->submitted) ||
+	     put_user(changed, &to->changed)))
+		return -EFAULT;
+	if (error)
+		return error;
+	if (e.sigmask) {
+		sigdelsetmask(&mask, sigmask(SIGKILL) | sigmask(SIGSTOP));
+		saved = current->blocked;
+		sigprocmask(SIG_SETMASK, &mask, NULL);
+		masked = true;
+	}
+	r = kevent_wait_and_copy(u, &e);
+	if (masked) {
+		if (r == -EINTR) {
+			/* The handler runs under `mask`, then `saved` is back. */
+			current->saved_sigmask = saved;
+			set_restore_sigmask();
+		} else {
+			sigprocmask(SIG_SETMASK, &saved, NULL);
+		}
+	}
+	return r;
+}

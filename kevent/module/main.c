@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The device: opening, setting up, mapping, polling, describing, closing. */
+#include <linux/log2.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/proc_fs.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+
+#include "compat.h"
+#include "core.h"
+
+static_assert(sizeof(struct kevent_sqe) == 64);
+static_assert(sizeof(struct kevent_entry) == 64);
+static_assert(sizeof(struct kevent_ring) == 192);
+static_assert(sizeof(struct kevent_setup) == KEVENT_SETUP_SIZE_V1);
+static_assert(sizeof(struct kevent_control) == KEVENT_CONTROL_SIZE_V1);
+static_assert(sizeof(struct kevent_enter) == KEVENT_ENTER_SIZE_V1);
+static_assert(sizeof(struct kevent_register) == KEVENT_REGISTER_SIZE_V1);
+
+/* Tests sources when nobody is in KEVENT_ENTER to do it. Context: worker. */
+static void kevent_test_work(struct work_struct *work)
+{
+	struct kevent_user *u =
+		container_of(work, struct kevent_user, test_work);
+
+	mutex_lock(&u->mutex);
+	kevent_test_all(u);
+	mutex_unlock(&u->mutex);
+	kevent_note_pending(u);
+}
+
+static int kevent_open(struct inode *inode, struct file *file)
+{
+	struct kevent_user *u;
+
+	u = kzalloc(sizeof(*u), GFP_KERNEL_ACCOUNT);
+	if (!u)
+		return -ENOMEM;
+	u->account = kevent_account_get();
+	if (!u->account) {
+		kfree(u);
+		return -ENOMEM;
+	}
+	mutex_init(&u->mutex);
+	mutex_init(&u->consume);
+	u->mm = current->mm;
+	mmgrab(u->mm);
+	xa_init_flags(&u->table, XA_FLAGS_ALLOC);
+	INIT_LIST_HEAD(&u->signals);
+	INIT_WORK(&u->test_work, kevent_test_work);
+	spin_lock_init(&u->lock);
+	INIT_LIST_HEAD(&u->ready);
+	INIT_LIST_HEAD(&u->seen);
+	INIT_LIST_HEAD(&u->test);
+	INIT_LIST_HEAD(&u->reap);
+	init_waitqueue_head(&u->wait);
+	init_waitqueue_head(&u->poll_wait);
+	file->private_data = u;
+	return nonseekable_open(inode, file);
+}
+
+static int kevent_release(struct inode *inode, struct file *file)
+{
+	struct kevent_user *u = file->private_data;
+	unsigned long index;
+	struct kevent *k;
+
+	/* Nobody else is here: there is no descriptor, mapping or call left. */
+	mutex_lock(&u->mutex);
+	xa_for_each(&u->table, index, k) {
+		kevent_remove(k);
+		cond_resched();
+	}
+	mutex_unlock(&u->mutex);
+	cancel_work_sync(&u->test_work);
+	kevent_inode_free_group(u);
+	xa_destroy(&u->table);
+	if (u->ring) {
+		account_locked_vm(u->mm, u->ring_bytes >> PAGE_SHIFT, false);
+		vfree(u->ring);
+	}
+	mmdrop(u->mm);
+	kevent_account_put(u->account);
+	/* A mark's callback may still look at an interest, and at our lock. */
+	kfree_rcu(u, rcu);
+	return 0;
+}
+
+static bool kevent_ring_size_valid(u32 *entries, u32 fallback)
+{
+	if (!*entries)
+		*entries = fallback;
+	return is_power_of_2(*entries) && *entries <= KEVENT_MAX_RING;
+}
+
+static long kevent_setup_call(struct kevent_user *u, void __user *argument)
+{
+	struct kevent_setup setup;
+	struct kevent_ring *ring;
+	unsigned long bytes, cq_offset, sq_offset;
+	u32 given;
+	int r;
+
+	r = kevent_copy_struct(&setup, sizeof(setup), KEVENT_SETUP_SIZE_V1,
+			       argument, &given);
+	if (r)
+		return r;
+	if (!setup.abi_version || setup.abi_version > KEVENT_ABI_VERSION ||
+	    setup.flags || setup.features || setup.reserved0 ||
+	    setup.ring_bytes || setup.reserved[0] || setup.reserved[1] ||
+	    setup.reserved[2])
+		return -EINVAL;
+	if (!kevent_ring_size_valid(&setup.cq_entries, KEVENT_DEFAULT_CQ) ||
+	    !kevent_ring_size_valid(&setup.sq_entries, KEVENT_DEFAULT_SQ))
+		return -EINVAL;
+	if (!setup.max_interests)
+		setup.max_interests = 1 << 20;
+	if (setup.max_interests > KEVENT_MAX_INTERESTS)
+		return -EINVAL;
+
+	cq_offset = sizeof(struct kevent_ring);
+	sq_offset = cq_offset + setup.cq_entries * sizeof(struct kevent_entry);
+	bytes = PAGE_ALIGN(sq_offset +
+			   setup.sq_entries * sizeof(struct kevent_sqe));
+	setup.size = given;
+	setup.abi_version = KEVENT_ABI_VERSION;
+	setup.features = 0;
+	setup.ring_bytes = bytes;
+
+	mutex_lock(&u->mutex);
+	if (u->ring) {
+		r = -EBUSY;
+		goto out;
+	}
+	r = account_locked_vm(u->mm, bytes >> PAGE_SHIFT, true);
+	if (r)
+		goto out;
+	ring = vmalloc_user(bytes);
+	if (!ring) {
+		r = -ENOMEM;
+		goto unaccount;
+	}
+	if (copy_to_user(argument, &setup, given)) {
+		r = -EFAULT;
+		vfree(ring);
+		goto unaccount;
+	}
+	ring->cq_entries = setup.cq_entries;
+	ring->sq_entries = setup.sq_entries;
+	ring->cq_offset = cq_offset;
+	ring->sq_offset = sq_offset;
+	u->cq = (void *)ring + cq_offset;
+	u->sq = (void *)ring + sq_offset;
+	u->cq_entries = setup.cq_entries;
+	u->sq_entries = setup.sq_entries;
+	u->max_interests = setup.max_interests;
+	u->ring_bytes = bytes;
+	/* Pairs with kevent_ready_ring(). */
+	smp_store_release(&u->ring, ring);
+	goto out;
+unaccount:
+	account_locked_vm(u->mm, bytes >> PAGE_SHIFT, false);
+out:
+	mutex_unlock(&u->mutex);
+	return r;
+}
+
+static struct kevent_ring *kevent_ready_ring(struct kevent_user *u)
+{
+	/* Pairs with kevent_setup_call(). */
+	return smp_load_acquire(&u->ring);
+}
+
+static long kevent_ioctl(struct file *file, unsigned int command,
+			 unsigned long argument)
+{
+	struct kevent_user *u = file->private_data;
+	void __user *p = (void __user *)argument;
+
+	switch (command) {
+	case KEVENT_SETUP:
+	case KEVENT_CONTROL:
+	case KEVENT_ENTER:
+		break;
+	default:
+		return -ENOTTY;
+	}
+	if (current->mm != u->mm)
+		return -EXDEV;
+	if (command == KEVENT_SETUP)
+		return kevent_setup_call(u, p);
+	if (!kevent_ready_ring(u))
+		return -ENXIO;
+	if (command == KEVENT_CONTROL)
+		return kevent_control_call(u, p);
+	return kevent_enter_call(u, p);
+}
+
+static int kevent_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct kevent_user *u = file->private_data;
+	struct kevent_ring *ring = kevent_ready_ring(u);
+
+	if (!ring)
+		return -ENXIO;
+	if (current->mm != u->mm)
+		return -EXDEV;
+	if (vma->vm_pgoff || vma->vm_end - vma->vm_start != u->ring_bytes ||
+	    !(vma->vm_flags & VM_SHARED) || vma->vm_flags & VM_EXEC)
+		return -EINVAL;
+	kevent_vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
+	kevent_vm_flags_clear(vma, VM_MAYEXEC);
+	return remap_vmalloc_range(vma, ring, 0);
+}
+
+static __poll_t kevent_poll(struct file *file, poll_table *table)
+{
+	struct kevent_user *u = file->private_data;
+
+	if (!kevent_ready_ring(u))
+		return EPOLLERR;
+	poll_wait(file, &u->poll_wait, table);
+	/* Pairs with the barrier in kevent_wake(). */
+	smp_mb();
+	if (!kevent_available(u)) {
+		mutex_lock(&u->mutex);
+		kevent_test_all(u);
+		mutex_unlock(&u->mutex);
+		kevent_note_pending(u);
+	}
+	if (kevent_available(u) || READ_ONCE(u->signals_pending))
+		return EPOLLIN | EPOLLRDNORM;
+	return 0;
+}
+
+/* /proc/PID/fdinfo/FD. Figures of one moment each, not of the same. */
+static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	static const char *const names[] = {
+		[KEVENT_SOURCE_SOCKET] = "socket",
+		[KEVENT_SOURCE_POLL] = "poll",
+		[KEVENT_SOURCE_INODE] = "inode",
+		[KEVENT_SOURCE_TIMER] = "timer",
+		[KEVENT_SOURCE_SIGNAL] = "signal",
+		[KEVENT_SOURCE_USER] = "user",
+	};
+	struct kevent_user *u = file->private_data;
+	unsigned int count[ARRAY_SIZE(names)] = {};
+	unsigned long index;
+	struct kevent *k;
+	int i;
+
+	if (!kevent_ready_ring(u))
+		return;
+	mutex_lock(&u->mutex);
+	xa_for_each(&u->table, index, k)
+		count[k->source]++;
+	seq_printf(m, "kevent-interests:\t%u of %u\n", u->interests,
+		   u->max_interests);
+	mutex_unlock(&u->mutex);
+	for (i = 1; i < ARRAY_SIZE(names); i++)
+		seq_printf(m, "kevent-%s:\t%u\n", names[i], count[i]);
+	seq_printf(m, "kevent-user-interests:\t%ld\n",
+		   kevent_account_interests(u->account));
+	seq_printf(m, "kevent-ring:\t%u of %u, at most %llu\n",
+		   min(kevent_unread(u), u->cq_entries), u->cq_entries,
+		   u->high_water);
+	seq_printf(m, "kevent-waiting-for-room:\t%u\n",
+		   READ_ONCE(u->ready_count));
+	seq_printf(m, "kevent-entries:\t%llu\n", READ_ONCE(u->tail));
+	seq_printf(m, "kevent-deferred:\t%llu\n", READ_ONCE(u->deferred));
+	seq_printf(m, "kevent-wakeups:\t%llu\n", READ_ONCE(u->wakeups));
+}
+
+const struct file_operations kevent_file_operations = {
+	.owner = THIS_MODULE,
+	.open = kevent_open,
+	.release = kevent_release,
+	.unlocked_ioctl = kevent_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = kevent_mmap,
+	.poll = kevent_poll,
+	.show_fdinfo = kevent_show_fdinfo,
+};
+
+static struct miscdevice kevent_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "kevent",
+	.fops = &kevent_file_operations,
+	.mode = 0600,
+};
+
+static int __init kevent_init(void)
+{
+	int r = kevent_sock_init();
+
+	if (r)
+		return r;
+	r = misc_register(&kevent_device);
+	if (r)
+		kevent_sock_exit();
+	return r;
+}
+
+static void __exit kevent_exit(void)
+{
+	misc_deregister(&kevent_device);
+	/* A task may be about to leave our code, and not have run since. */
+	synchronize_rcu_tasks();
+	rcu_barrier();
+	kevent_sock_exit();
+}
+
+module_init(kevent_init);
+module_exit(kevent_exit);
+
+MODULE_DESCRIPTION("kevent: one queue for all kinds of events");
+MODULE_LICENSE("GPL");

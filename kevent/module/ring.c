@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Entries: written by whoever notices the event, in whatever context that is;
+ * counted; waited for.
+ */
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "core.h"
+
+/*
+ * Entries that the user has not read. More than fit, if the user wrote nonsense
+ * into cq_head: then nothing is written until it is right again.
+ */
+u32 kevent_unread(const struct kevent_user *u)
+{
+	/* Pairs with the user's release, after he has copied the entries. */
+	return (u32)READ_ONCE(u->tail) - smp_load_acquire(&u->ring->cq_head);
+}
+
+/* What a waiter may count on. Any context. */
+u32 kevent_available(const struct kevent_user *u)
+{
+	u32 unread = kevent_unread(u);
+
+	if (unread > u->cq_entries)
+		unread = u->cq_entries;
+	return unread + READ_ONCE(u->ready_count);
+}
+
+/* Context: u->lock held. */
+bool kevent_is_unread(const struct kevent *k)
+{
+	const struct kevent_user *u = k->user;
+
+	return k->position && u->tail - (k->position - 1) <= kevent_unread(u);
+}
+
+/* Context: any. */
+void kevent_wake(struct kevent_user *u, bool all)
+{
+	/* One barrier for both queues, instead of wq_has_sleeper() for each. */
+	smp_mb();
+	/* Pairs with prepare_to_wait_exclusive() in kevent_sleep(). */
+	if (waitqueue_active(&u->wait)) {
+		u->wakeups++;	/* a statistic: it may miss some */
+		if (all)
+			wake_up_all(&u->wait);
+		else
+			wake_up(&u->wait);
+	}
+	/* Pairs with the barrier in kevent_poll(). */
+	if (waitqueue_active(&u->poll_wait))
+		wake_up_poll(&u->poll_wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/* Context: u->lock held. */
+static void kevent_set_pending(struct kevent_user *u)
+{
+	if (!(u->ring->flags & KEVENT_RING_PENDING))
+		WRITE_ONCE(u->ring->flags,
+			   u->ring->flags | KEVENT_RING_PENDING);
+}
+
+/* Sets or clears KEVENT_RING_PENDING. Context: process. */
+void kevent_note_pending(struct kevent_user *u)
+{
+	u32 flags = 0;
+
+	spin_lock_irq(&u->lock);
+	if (!list_empty(&u->ready) || !list_empty(&u->seen) ||
+	    !list_empty(&u->test) || u->signals_pending)
+		flags = KEVENT_RING_PENDING;
+	if (u->ring->flags != flags)
+		WRITE_ONCE(u->ring->flags, flags);
+	spin_unlock_irq(&u->lock);
+}
+
+/* Context: u->lock held. */
+static bool kevent_ring_full(const struct kevent_user *u)
+{
+	return (u64)kevent_unread(u) + u->reserved >= u->cq_entries;
+}
+
+/* Context: u->lock held, the ring not full. */
+static void kevent_write(struct kevent_user *u, const struct kevent_entry *from)
+{
+	struct kevent_entry *to = &u->cq[u->tail & (u->cq_entries - 1)];
+	u64 tail = u->tail + 1;
+	u32 unread;
+
+	*to = *from;
+	to->sequence = (u32)u->tail;
+	WRITE_ONCE(u->tail, tail);
+	/* The entry's words before the tail that shows it. */
+	smp_store_release(&u->ring->cq_tail, (u32)tail);
+	unread = kevent_unread(u);
+	if (unread > u->high_water && unread <= u->cq_entries)
+		u->high_water = unread;
+}
+
+/* Is this the interest's last entry? */
+static bool kevent_is_last(const struct kevent *k,
+			   const struct kevent_event *event)
+{
+	if (event->flags & KEVENT_ENTRY_BROKEN || k->flags & KEVENT_ONESHOT)
+		return true;
+	return k->source == KEVENT_SOURCE_TIMER && !k->timer.period;
+}
+
+/*
+ * What an entry does to its interest, whether written or answered at once.
+ * Context: u->lock held.
+ */
+static void kevent_after_entry(struct kevent *k,
+			       const struct kevent_event *event)
+{
+	struct kevent_user *u = k->user;
+
+	if (kevent_is_last(k, event)) {
+		k->state |= KEVENT_FINISHED;
+		list_del_init(&k->seen);
+		list_move_tail(&k->test, &u->reap);
+	} else if (k->flags & KEVENT_DISPATCH) {
+		k->state |= KEVENT_OFF;
+	}
+}
+
+/* Context: u->lock held, the ring not full. */
+static void kevent_write_event(struct kevent *k,
+			       const struct kevent_event *event)
+{
+	struct kevent_user *u = k->user;
+	struct kevent_entry entry = {
+		.user_data = k->user_data,
+		.handle = (u64)k->generation << 32 | k->index,
+		.events = event->events,
+		.source = k->source,
+		.flags = event->flags,
+		.result = event->result,
+		.data = { event->data[0], event->data[1] },
+	};
+
+	entry.flags |= kevent_is_last(k, event) ? KEVENT_ENTRY_DONE :
+						  KEVENT_ENTRY_MORE;
+	kevent_write(u, &entry);
+	k->position = u->tail;
+	k->last_events = event->events;
+	kevent_after_entry(k, event);
+	if (!(k->state & KEVENT_FINISHED) && kevent_is_level(k)) {
+		list_move_tail(&k->seen, &u->seen);
+		kevent_set_pending(u);
+	}
+}
+
+/* Adds an event to one that has not been told. Context: u->lock held. */
+static void kevent_merge(struct kevent *k, const struct kevent_event *event)
+{
+	struct kevent_event *late = &k->late;
+
+	switch (k->source) {
+	case KEVENT_SOURCE_TIMER:
+		late->data[0] += event->data[0];
+		break;
+	case KEVENT_SOURCE_USER:
+		late->data[0] = event->data[0];
+		late->data[1] += event->data[1];
+		break;
+	case KEVENT_SOURCE_INODE:
+		if (late->data[0] != event->data[0])
+			late->data[0] = 0;
+		if (late->data[1] != event->data[1])
+			late->data[1] = 0;
+		break;
+	}
+	late->events |= event->events;
+	late->flags |= event->flags;
+	if (event->result)
+		late->result = event->result;
+	if (!(event->flags & KEVENT_ENTRY_BROKEN) &&
+	    k->source != KEVENT_SOURCE_TIMER)
+		late->flags |= KEVENT_ENTRY_MERGED;
+}
+
+/* Writes what waits for room. Context: u->lock held. */
+void kevent_flush(struct kevent_user *u)
+{
+	while (!list_empty(&u->ready) && !kevent_ring_full(u)) {
+		struct kevent *k =
+			list_first_entry(&u->ready, struct kevent, ready);
+
+		list_del_init(&k->ready);
+		WRITE_ONCE(u->ready_count, u->ready_count - 1);
+		kevent_write_event(k, &k->late);
+	}
+}
+
+/*
+ * Makes an entry, or remembers that one is due. True if there is something new
+ * for a waiter. Context: u->lock held.
+ */
+static bool kevent_queue(struct kevent *k, const struct kevent_event *event)
+{
+	struct kevent_user *u = k->user;
+	const bool broken = event->flags & KEVENT_ENTRY_BROKEN;
+
+	if (k->state & (KEVENT_DEAD | KEVENT_FINISHED))
+		return false;
+	if (k->state & KEVENT_ADDING) {
+		if (k->state & KEVENT_FIRED)
+			kevent_merge(k, event);
+		else
+			k->late = *event;
+		k->state |= KEVENT_FIRED;
+		return false;
+	}
+	if (!list_empty(&k->ready)) {
+		kevent_merge(k, event);
+		return false;
+	}
+	if (k->state & KEVENT_OFF && !broken)
+		return false;
+	if (!broken && !(k->flags & KEVENT_ONESHOT) && kevent_is_unread(k)) {
+		/* The unread entry, or the test when it is read, tells it. */
+		if (k->ops->test && (kevent_is_level(k) ||
+				     !(event->events & ~k->last_events)))
+			return false;
+	}
+	if (!list_empty(&u->ready))
+		kevent_flush(u);
+	if (!list_empty(&u->ready) || kevent_ring_full(u)) {
+		k->late = *event;
+		list_add_tail(&k->ready, &u->ready);
+		WRITE_ONCE(u->ready_count, u->ready_count + 1);
+		u->deferred++;
+		kevent_set_pending(u);
+		return true;
+	}
+	kevent_write_event(k, event);
+	return true;
+}
+
+/* Context: any, hard interrupts included; the locks of the source held. */
+void kevent_deliver(struct kevent *k, const struct kevent_event *event)
+{
+	struct kevent_user *u = k->user;
+	unsigned long flags;
+	bool news, all;
+
+	spin_lock_irqsave(&u->lock, flags);
+	news = kevent_queue(k, event);
+	all = k->flags & KEVENT_WAKE_ALL;
+	spin_unlock_irqrestore(&u->lock, flags);
+	if (news)
+		kevent_wake(u, all);
+}
+
+/* Context: as kevent_deliver(). */
+void kevent_deliver_events(struct kevent *k, u32 events)
+{
+	struct kevent_event event = { .events = events };
+
+	kevent_deliver(k, &event);
+}
+
+/* The source is gone. Context: as kevent_deliver(). */
+void kevent_break(struct kevent *k, int error)
+{
+	struct kevent_event event = {
+		.flags = KEVENT_ENTRY_BROKEN,
+		.result = error,
+	};
+
+	if (k->ops->test)
+		event.events = KEVENT_HUP;
+	kevent_deliver(k, &event);
+}
+
+/*
+ * Something happened at the source, but the caller cannot tell what and must
+ * not ask: has it tested soon, by a waiter or a worker.
+ * Context: as kevent_deliver().
+ */
+void kevent_want_test(struct kevent *k)
+{
+	struct kevent_user *u = k->user;
+	unsigned long flags;
+	bool news = false;
+
+	spin_lock_irqsave(&u->lock, flags);
+	if (!(k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF)) &&
+	    list_empty(&k->test)) {
+		list_add_tail(&k->test, &u->test);
+		kevent_set_pending(u);
+		news = true;
+	}
+	spin_unlock_irqrestore(&u->lock, flags);
+	if (news)
+		schedule_work(&u->test_work);
+}
+
+/*
+ * Would an expiration find the one before unread? Then the timer is left to
+ * whoever looks at u->seen. Context: the timer's callback.
+ */
+bool kevent_timer_must_stop(struct kevent *k)
+{
+	struct kevent_user *u = k->user;
+	unsigned long flags;
+	bool stop;
+
+	spin_lock_irqsave(&u->lock, flags);
+	stop = k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF) ||
+	       !list_empty(&k->ready) || kevent_is_unread(k);
+	if (stop) {
+		k->timer.stopped = true;
+		if (!(k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF))) {
+			list_move_tail(&k->seen, &u->seen);
+			kevent_set_pending(u);
+		}
+	}
+	spin_unlock_irqrestore(&u->lock, flags);
+	return stop;
+}
+
+/*
+ * Ends KEVENT_ADDING: tells what the test found (`mask`) and what happened
+ * meanwhile. With `answer` readiness is not written into the ring: the result is
+ * true, and `*events` what is ready.
+ * Context: process, user->mutex held.
+ */
+bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events)
+{
+	struct kevent_user *u = k->user;
+	struct kevent_event event = { .events = mask };
+	bool fired, news = false, answered = false, all;
+
+	spin_lock_irq(&u->lock);
+	fired = k->state & KEVENT_FIRED;
+	k->state &= ~(KEVENT_ADDING | KEVENT_FIRED);
+	if (fired) {
+		event = k->late;
+		event.events |= mask;
+	}
+	if ((fired || mask) && (!(k->state & KEVENT_OFF) ||
+				event.flags & KEVENT_ENTRY_BROKEN)) {
+		if (answer && k->ops->test &&
+		    !(event.flags & KEVENT_ENTRY_BROKEN)) {
+			answered = true;
+			*events = event.events;
+			kevent_after_entry(k, &event);
+			/* Told already: the next KEVENT_ENTER tests it. */
+			if (!(k->state & KEVENT_FINISHED) &&
+			    kevent_is_level(k)) {
+				k->position = 0;
+				list_move(&k->seen, &u->seen);
+				kevent_set_pending(u);
+			}
+		} else {
+			news = kevent_queue(k, &event);
+		}
+	}
+	all = k->flags & KEVENT_WAKE_ALL;
+	spin_unlock_irq(&u->lock);
+	if (news)
+		kevent_wake(u, all);
+	return answered;
+}
+
+/*
+ * Keeps room for the result of an element of the submission ring, before it is
+ * taken; false if there is none. Context: process, user->mutex held.
+ */
+bool kevent_reserve(struct kevent_user *u)
+{
+	bool room;
+
+	spin_lock_irq(&u->lock);
+	kevent_flush(u);
+	room = list_empty(&u->ready) && !kevent_ring_full(u);
+	u->reserved = room;
+	spin_unlock_irq(&u->lock);
+	return room;
+}
+
+/* Writes that result, or with NULL gives the room back. Context: the same. */
+void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe)
+{
+	spin_lock_irq(&u->lock);
+	u->reserved = 0;
+	if (sqe) {
+		struct kevent_entry entry = {
+			.user_data = sqe->user_data,
+			.handle = sqe->handle,
+			.source = KEVENT_SOURCE_OPERATION,
+			.flags = KEVENT_ENTRY_DONE,
+			.result = sqe->result,
+		};
+
+		kevent_write(u, &entry);
+	} else {
+		kevent_flush(u);
+	}
+	spin_unlock_irq(&u->lock);
+	kevent_wake(u, false);
+}
