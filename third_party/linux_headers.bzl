@@ -46,6 +46,7 @@ linux_headers = repository_rule(
     implementation = _linux_headers_impl,
     environ = ["HOME", "KDIR", "KEVENT_KERNELS", "XDG_CACHE_HOME"],
     local = True,
+    configure = True,
     doc = "@linux_headers; see the top of this file.",
 )
 
