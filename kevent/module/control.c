@@ -144,6 +144,7 @@ void kevent_reap(struct kevent_user *u)
 		if (!k)
 			return;
 		kevent_remove(k);
+		cond_resched();
 	}
 }
 
@@ -164,8 +165,8 @@ static bool kevent_events_valid(const struct kevent_source_ops *ops, u32 events)
 {
 	if (events & ~ops->events)
 		return false;
-	/* Sources of one kind of event have no mask. */
-	return ops->events ? events != 0 : true;
+	/* None is enough where some are reported unasked. */
+	return events || !ops->events || ops->forced;
 }
 
 static bool kevent_arguments_valid(const struct kevent_sqe *s, u8 source)
@@ -196,7 +197,8 @@ static int kevent_add(struct kevent_user *u, struct kevent_sqe *s, bool in_ring)
 	    !kevent_flags_valid(s, s->source) ||
 	    !kevent_events_valid(ops, s->events) ||
 	    !kevent_arguments_valid(s, s->source) ||
-	    (s->source == KEVENT_SOURCE_USER && s->fd))
+	    (s->source == KEVENT_SOURCE_USER && s->fd) ||
+	    (ops->check && !ops->check(s)))
 		return -EINVAL;
 	if (u->interests >= u->max_interests)
 		return -ENOSPC;
@@ -249,23 +251,29 @@ limit:
 }
 
 /*
- * Takes what has been noticed and not told: a change makes it void. Unread
- * entries stay. Context: process, u->mutex held.
+ * Forgets readiness that has been noticed and not told: a change makes it void,
+ * and a test finds it again. What cannot be found again, and unread entries,
+ * stay. False if the interest has just made its last entry.
+ * Context: process, u->mutex held.
  */
-static void kevent_quiet(struct kevent *k, u8 set, u8 clear)
+static bool kevent_quiet(struct kevent *k, u8 set, u8 clear)
 {
 	struct kevent_user *u = k->user;
+	bool alive;
 
 	spin_lock_irq(&u->lock);
-	k->state = (k->state & ~clear) | set;
-	if (!list_empty(&k->ready)) {
-		list_del_init(&k->ready);
-		WRITE_ONCE(u->ready_count, u->ready_count - 1);
-	}
-	list_del_init(&k->seen);
-	if (!(k->state & KEVENT_FINISHED))
+	alive = !(k->state & KEVENT_FINISHED);
+	if (alive) {
+		k->state = (k->state & ~clear) | set;
+		if (!list_empty(&k->ready) && k->ops->test) {
+			list_del_init(&k->ready);
+			WRITE_ONCE(u->ready_count, u->ready_count - 1);
+		}
+		list_del_init(&k->seen);
 		list_del_init(&k->test);
+	}
 	spin_unlock_irq(&u->lock);
+	return alive;
 }
 
 static int kevent_modify(struct kevent *k, struct kevent_sqe *s, bool in_ring)
@@ -281,7 +289,10 @@ static int kevent_modify(struct kevent *k, struct kevent_sqe *s, bool in_ring)
 		return -EINVAL;
 	if (k->source == KEVENT_SOURCE_INODE && s->events & ~k->inode.mask)
 		return -EINVAL;
-	kevent_quiet(k, KEVENT_ADDING, 0);
+	if (k->ops->check && !k->ops->check(s))
+		return -EINVAL;
+	if (!kevent_quiet(k, KEVENT_ADDING, 0))
+		return -ENOENT;
 	spin_lock_irq(&u->lock);
 	u->last_checks += !!(flags & KEVENT_LAST_CHECK);
 	u->last_checks -= !!(k->flags & KEVENT_LAST_CHECK);
@@ -293,21 +304,20 @@ static int kevent_modify(struct kevent *k, struct kevent_sqe *s, bool in_ring)
 	else
 		k->state &= ~KEVENT_OFF;
 	spin_unlock_irq(&u->lock);
-	r = k->ops->modify ? k->ops->modify(k, s) : 0;
-	if (r >= 0 && k->ops->test)
-		r = k->ops->test(k);
-	if (r < 0) {
-		kevent_begin(k, 0, s, true);
-		return r;
-	}
+	if (k->ops->modify)
+		k->ops->modify(k, s);
+	r = k->ops->test ? k->ops->test(k) : 0;
 	return kevent_begin(k, r, s, in_ring);
 }
 
 static int kevent_enable(struct kevent *k, struct kevent_sqe *s, bool in_ring)
 {
-	kevent_quiet(k, KEVENT_ADDING, KEVENT_OFF);
+	if (!kevent_quiet(k, KEVENT_ADDING, KEVENT_OFF))
+		return -ENOENT;
 	if (k->source == KEVENT_SOURCE_TIMER && k->timer.stopped)
 		kevent_timer_resume(k);
+	if (k->source == KEVENT_SOURCE_SIGNAL)
+		kevent_signal_look(k->user);
 	return kevent_begin(k, k->ops->test ? k->ops->test(k) : 0, s, in_ring);
 }
 
@@ -380,7 +390,8 @@ void kevent_change(struct kevent_user *u, struct kevent_sqe *s, bool in_ring)
 		kevent_remove(k);
 		break;
 	case KEVENT_OP_DISABLE:
-		kevent_quiet(k, KEVENT_OFF, 0);
+		if (!kevent_quiet(k, KEVENT_OFF, 0))
+			s->result = -ENOENT;
 		break;
 	case KEVENT_OP_ENABLE:
 		s->result = kevent_enable(k, s, in_ring);

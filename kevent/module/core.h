@@ -25,6 +25,7 @@
 
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
+#include <linux/irq_work.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/net.h>
@@ -63,14 +64,16 @@ struct kevent_hook {
 };
 
 struct kevent_source_ops {
+	/* Are a change's arguments right? Any context. May be NULL. */
+	bool (*check)(const struct kevent_sqe *sqe);
 	/*
 	 * Hooks the source; the interest is in the table and KEVENT_ADDING.
 	 * Returns a mask of what is ready, or a negative errno.
 	 * Context: process, user->mutex held.
 	 */
 	int (*add)(struct kevent *k, const struct kevent_sqe *sqe);
-	/* Takes new arguments. Same context and result. May be NULL. */
-	int (*modify)(struct kevent *k, const struct kevent_sqe *sqe);
+	/* Takes new arguments, checked. Same context. May be NULL. */
+	void (*modify)(struct kevent *k, const struct kevent_sqe *sqe);
 	/* What is ready now, as a mask. Same context. NULL: has no state. */
 	u32 (*test)(struct kevent *k);
 	/*
@@ -88,6 +91,7 @@ enum {
 	KEVENT_FINISHED	= 1u << 2,	/* its last entry is made */
 	KEVENT_DEAD	= 1u << 3,	/* removed */
 	KEVENT_FIRED	= 1u << 4,	/* `late` holds something */
+	KEVENT_OWNERS	= 1u << 5,	/* ->poll looks at current */
 };
 
 struct kevent {
@@ -122,6 +126,7 @@ struct kevent {
 		} poll;
 		struct {
 			struct hrtimer timer;
+			clockid_t clock;
 			ktime_t period;
 			bool stopped;	/* user->lock; until its entry is read */
 		} timer;
@@ -152,7 +157,8 @@ struct kevent_user {
 	unsigned int last_checks;	/* of these, with KEVENT_LAST_CHECK */
 	struct list_head signals;
 	struct fsnotify_group *group;
-	struct work_struct test_work;
+	struct delayed_work test_work;
+	struct irq_work poll_work;	/* wakes poll_wait */
 	u32 sq_head;
 
 	struct kevent_ring *ring;	/* set once, by KEVENT_SETUP */
@@ -169,8 +175,10 @@ struct kevent_user {
 	unsigned int reserved;		/* slots kept for kevent_complete() */
 	struct list_head seen;		/* to look at once their entry is read */
 	struct list_head test;		/* something happened, unknown what */
+	struct list_head later;		/* could not be tested just now */
 	struct list_head reap;		/* finished, to be removed */
-	bool signals_pending;
+	bool signals_pending;		/* since somebody last looked */
+	unsigned int signal_count;	/* how often there were any */
 	u64 deferred, wakeups, high_water;
 
 	wait_queue_head_t wait;		/* KEVENT_ENTER */
@@ -183,11 +191,14 @@ void kevent_deliver(struct kevent *k, const struct kevent_event *event);
 void kevent_deliver_events(struct kevent *k, u32 events);
 void kevent_break(struct kevent *k, int error);
 void kevent_want_test(struct kevent *k);
+void kevent_test_later(struct kevent *k);
 bool kevent_timer_must_stop(struct kevent *k);
 bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events);
 void kevent_flush(struct kevent_user *u);
+bool kevent_something_waits(const struct kevent_user *u);
 void kevent_note_pending(struct kevent_user *u);
 void kevent_wake(struct kevent_user *u, bool all);
+void kevent_poll_work(struct irq_work *work);
 bool kevent_reserve(struct kevent_user *u);
 void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe);
 u32 kevent_unread(const struct kevent_user *u);
@@ -206,6 +217,7 @@ long kevent_account_interests(const struct kevent_account *account);
 /* enter.c */
 long kevent_control_call(struct kevent_user *u, void __user *argument);
 long kevent_enter_call(struct kevent_user *u, void __user *argument);
+void kevent_test_heard(struct kevent_user *u);
 void kevent_test_all(struct kevent_user *u);
 int kevent_copy_struct(void *to, size_t size, size_t least,
 		       const void __user *from, u32 *given);
@@ -222,13 +234,16 @@ void kevent_hook_remove(struct kevent_hook *hook);
 /* inode.c, timer.c, signal.c */
 extern const struct kevent_source_ops kevent_inode_ops;
 void kevent_inode_free_group(struct kevent_user *u);
+void kevent_inode_exit(void);
 extern const struct kevent_source_ops kevent_timer_ops;
 void kevent_timer_resume(struct kevent *k);
 extern const struct kevent_source_ops kevent_signal_ops;
 void kevent_collect_signals(struct kevent_user *u);
+void kevent_signal_look(struct kevent_user *u);
 
 /* main.c */
 extern const struct file_operations kevent_file_operations;
+extern struct workqueue_struct *kevent_workqueue;
 
 static inline bool kevent_is_level(const struct kevent *k)
 {

@@ -15,6 +15,11 @@ int kevent_copy_struct(void *to, size_t size, size_t least,
 {
 	u32 user_size;
 
+	/* Most callers know this very version: one copy is enough for them. */
+	if (!copy_from_user(to, from, size) && *(u32 *)to == size) {
+		*given = size;
+		return 0;
+	}
 	if (get_user(user_size, (const u32 __user *)from))
 		return -EFAULT;
 	if (user_size < least || user_size > PAGE_SIZE)
@@ -120,71 +125,95 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 		else
 			kevent_complete(u, &s.sqe);
 		++*submitted;
+		cond_resched();
 	}
 	return 0;
 }
 
+/* Context: process, u->mutex held. */
+static void kevent_test(struct kevent *k)
+{
+	u32 events = k->ops->test ? k->ops->test(k) : 0;
+
+	if (events)
+		kevent_deliver_events(k, events);
+	cond_resched();
+}
+
 /*
- * Tests what must be: sources of which something unknown was heard, and level
- * interests whose entry has been read. Context: process, u->mutex held.
+ * Tests sources of which something unknown was heard. Some can only be tested by
+ * the owner: others leave them to him. Context: process, u->mutex held.
+ */
+void kevent_test_heard(struct kevent_user *u)
+{
+	const bool owner = current->mm == u->mm;
+	LIST_HEAD(heard);
+	LIST_HEAD(mine);
+	struct kevent *k;
+
+	if (list_empty(&u->test))
+		return;
+	spin_lock_irq(&u->lock);
+	list_splice_init(&u->test, &heard);
+	while (!list_empty(&heard)) {
+		bool leave;
+
+		k = list_first_entry(&heard, struct kevent, test);
+		leave = !owner && k->state & KEVENT_OWNERS;
+		if (leave)
+			list_move_tail(&k->test, &mine);
+		else
+			list_del_init(&k->test);
+		spin_unlock_irq(&u->lock);
+		/* Nobody removes it: we hold the mutex. */
+		if (!leave)
+			kevent_test(k);
+		spin_lock_irq(&u->lock);
+	}
+	list_splice(&mine, &u->test);
+	spin_unlock_irq(&u->lock);
+}
+
+/*
+ * Tests all that must be: beside those, level interests whose entry has been
+ * read; and lets timers go on. Context: process, u->mutex held.
  */
 void kevent_test_all(struct kevent_user *u)
 {
-	LIST_HEAD(heard);
 	LIST_HEAD(seen);
-	struct kevent *k, *next;
+	LIST_HEAD(later);
+	struct kevent *k;
 
 	kevent_reap(u);
-	spin_lock_irq(&u->lock);
-	if (list_empty(&u->test) && list_empty(&u->seen) &&
-	    list_empty(&u->ready)) {
-		spin_unlock_irq(&u->lock);
+	kevent_test_heard(u);
+	if (list_empty(&u->seen) && list_empty(&u->ready))
 		return;
-	}
+	spin_lock_irq(&u->lock);
 	kevent_flush(u);
-	list_splice_init(&u->test, &heard);
-	list_for_each_entry_safe(k, next, &u->seen, seen) {
+	list_splice_init(&u->seen, &seen);
+	while (!list_empty(&seen)) {
+		k = list_first_entry(&seen, struct kevent, seen);
+		/* Those behind it are younger. */
 		if (kevent_is_unread(k))
 			break;
-		list_move_tail(&k->seen, &seen);
-	}
-	while (!list_empty(&heard)) {
-		k = list_first_entry(&heard, struct kevent, test);
-		list_del_init(&k->test);
-		spin_unlock_irq(&u->lock);
-		/* Nobody removes it: we hold the mutex. */
-		if (k->ops->test) {
-			u32 events = k->ops->test(k);
-
-			if (events)
-				kevent_deliver_events(k, events);
+		if (!list_empty(&k->ready)) {
+			/* It is about to be told, and comes here again. */
+			if (k->source == KEVENT_SOURCE_TIMER)
+				list_move_tail(&k->seen, &later);
+			else
+				list_del_init(&k->seen);
+			continue;
 		}
-		spin_lock_irq(&u->lock);
-	}
-	while (!list_empty(&seen)) {
-		bool stopped = false, waits;
-
-		k = list_first_entry(&seen, struct kevent, seen);
 		list_del_init(&k->seen);
-		waits = !list_empty(&k->ready);
-		if (k->source == KEVENT_SOURCE_TIMER) {
-			stopped = k->timer.stopped;
-			if (stopped && waits)
-				list_add_tail(&k->seen, &u->seen);
-		}
 		spin_unlock_irq(&u->lock);
-		if (waits) {
-			/* It is about to be told. */
-		} else if (stopped) {
+		if (k->source != KEVENT_SOURCE_TIMER)
+			kevent_test(k);
+		else if (k->timer.stopped)
 			kevent_timer_resume(k);
-		} else if (k->ops->test) {
-			u32 events = k->ops->test(k);
-
-			if (events)
-				kevent_deliver_events(k, events);
-		}
 		spin_lock_irq(&u->lock);
 	}
+	list_splice(&seen, &u->seen);
+	list_splice(&later, &u->seen);
 	spin_unlock_irq(&u->lock);
 	kevent_reap(u);
 }
@@ -195,11 +224,17 @@ struct kevent_waiter {
 	wait_queue_entry_t wait;
 	struct kevent_user *user;
 	u32 min;
+	unsigned int signal_count;	/* when it last looked for signals */
 };
 
-static bool kevent_enough(struct kevent_user *u, u32 min)
+/* Are there `min` entries, or is there something to find out? Any context. */
+static bool kevent_enough(const struct kevent_waiter *w)
 {
-	return kevent_available(u) >= min || READ_ONCE(u->signals_pending);
+	struct kevent_user *u = w->user;
+
+	return kevent_available(u) >= READ_ONCE(w->min) ||
+	       READ_ONCE(u->signal_count) != w->signal_count ||
+	       !list_empty(&u->test);
 }
 
 /* Context: any; u->wait.lock held. */
@@ -209,7 +244,7 @@ static int kevent_waiter_woken(wait_queue_entry_t *wait, unsigned int mode,
 	struct kevent_waiter *w =
 		container_of(wait, struct kevent_waiter, wait);
 
-	if (!kevent_enough(w->user, READ_ONCE(w->min)))
+	if (!kevent_enough(w))
 		return 0;
 	return autoremove_wake_function(wait, mode, sync, key);
 }
@@ -221,18 +256,15 @@ struct kevent_deadline {
 
 /* Context: process; kevent_deadline_end() must follow. */
 static void kevent_deadline_begin(struct kevent_deadline *d, s64 ns,
-				  clockid_t clock, bool absolute)
+				  clockid_t clock)
 {
-	const enum hrtimer_mode mode = absolute ? HRTIMER_MODE_ABS :
-						  HRTIMER_MODE_REL;
-
 	d->set = ns >= 0;
 	if (!d->set)
 		return;
-	hrtimer_init_sleeper_on_stack(&d->sleeper, clock, mode);
+	hrtimer_init_sleeper_on_stack(&d->sleeper, clock, HRTIMER_MODE_ABS);
 	hrtimer_set_expires_range_ns(&d->sleeper.timer, ns,
 				     current->timer_slack_ns);
-	hrtimer_sleeper_start_expires(&d->sleeper, mode);
+	hrtimer_sleeper_start_expires(&d->sleeper, HRTIMER_MODE_ABS);
 }
 
 static bool kevent_deadline_passed(const struct kevent_deadline *d)
@@ -253,10 +285,15 @@ static void kevent_deadline_end(struct kevent_deadline *d)
  * Returns 0, or -EINTR. Context: process, no locks.
  */
 static int kevent_sleep(struct kevent_user *u, u32 *min,
+			unsigned int signal_count,
 			const struct kevent_deadline *timeout,
 			const struct kevent_deadline *min_wait)
 {
-	struct kevent_waiter w = { .user = u, .min = *min };
+	struct kevent_waiter w = {
+		.user = u,
+		.min = *min,
+		.signal_count = signal_count,
+	};
 	int r = 0;
 
 	init_waitqueue_func_entry(&w.wait, kevent_waiter_woken);
@@ -265,10 +302,14 @@ static int kevent_sleep(struct kevent_user *u, u32 *min,
 	for (;;) {
 		prepare_to_wait_exclusive(&u->wait, &w.wait,
 					  TASK_INTERRUPTIBLE);
-		if (kevent_enough(u, w.min) || kevent_deadline_passed(timeout))
+		if (kevent_enough(&w) || kevent_deadline_passed(timeout)) {
+			/* Not for ever, if nothing comes of it. */
+			if (!kevent_available(u) && signal_pending(current))
+				r = -EINTR;
 			break;
+		}
 		if (w.min > 1 && kevent_deadline_passed(min_wait)) {
-			w.min = 1;
+			WRITE_ONCE(w.min, 1);
 			*min = 1;
 			continue;
 		}
@@ -292,9 +333,46 @@ static bool kevent_still(struct kevent_user *u, u64 handle)
 {
 	struct kevent *k = kevent_find(u, handle);
 
-	if (!k || !(k->flags & KEVENT_LAST_CHECK) || !k->ops->test)
+	/* One that this entry has ended or silenced must be told so. */
+	if (!k || !(k->flags & KEVENT_LAST_CHECK) || !k->ops->test ||
+	    k->flags & (KEVENT_ONESHOT | KEVENT_DISPATCH))
 		return true;
+	spin_lock_irq(&u->lock);
+	/* What happens from here on is not told by this entry. */
+	k->position = 0;
+	spin_unlock_irq(&u->lock);
 	return k->ops->test(k) != 0;
+}
+
+/*
+ * Copies `count` entries from `head` on, and returns how many could be.
+ * copy_to_user() would look for the ring among all vmalloc areas, under a lock of
+ * all of them (hardened usercopy). Context: process, u->consume held.
+ */
+static u32 kevent_copy_run(struct kevent_user *u,
+			   struct kevent_entry __user *to, u32 head, u32 count)
+{
+	const u32 mask = u->cq_entries - 1;
+	u32 done = 0;
+
+	if (!user_write_access_begin(to, count * sizeof(*to)))
+		return 0;
+	for (; done < count; done++) {
+		const u64 *from = (const u64 *)&u->cq[(head + done) & mask];
+		u64 __user *words = (u64 __user *)&to[done];
+
+		unsafe_put_user(from[0], &words[0], out);
+		unsafe_put_user(from[1], &words[1], out);
+		unsafe_put_user(from[2], &words[2], out);
+		unsafe_put_user(from[3], &words[3], out);
+		unsafe_put_user(from[4], &words[4], out);
+		unsafe_put_user(from[5], &words[5], out);
+		unsafe_put_user(from[6], &words[6], out);
+		unsafe_put_user(from[7], &words[7], out);
+	}
+out:
+	user_write_access_end();
+	return done;
 }
 
 /*
@@ -313,12 +391,19 @@ static int kevent_copy_out(struct kevent_user *u,
 
 	if (unread > u->cq_entries)
 		return -EINVAL;
+	if (!READ_ONCE(u->last_checks)) {
+		const u32 want = min(unread, max);
+
+		count = kevent_copy_run(u, to, head, want);
+		/* Read: their slots may be written again. */
+		smp_store_release(&u->ring->cq_head, head + count);
+		return want && !count ? -EFAULT : count;
+	}
 	for (i = 0; i < unread && count < max; i++, head++) {
 		struct kevent_entry e =
 			u->cq[head & (u->cq_entries - 1)];
 
-		if (READ_ONCE(u->last_checks) &&
-		    e.source != KEVENT_SOURCE_OPERATION &&
+		if (e.source != KEVENT_SOURCE_OPERATION &&
 		    !(e.flags & KEVENT_ENTRY_BROKEN)) {
 			bool still;
 
@@ -361,56 +446,98 @@ static bool kevent_enter_valid(const struct kevent_user *u,
 }
 
 /* What must be done before waiting makes sense. Context: process, no locks. */
-static int kevent_prepare(struct kevent_user *u)
+static int kevent_prepare(struct kevent_user *u, unsigned int *signal_count)
 {
+	*signal_count = READ_ONCE(u->signal_count);
+	if (!kevent_something_waits(u) && list_empty(&u->reap) &&
+	    list_empty(&u->signals))
+		return 0;
 	if (mutex_lock_interruptible(&u->mutex))
 		return -EINTR;
 	kevent_test_all(u);
+	/* Signals of this thread are nobody else's business. */
+	*signal_count = READ_ONCE(u->signal_count);
 	kevent_collect_signals(u);
 	mutex_unlock(&u->mutex);
 	kevent_note_pending(u);
 	return 0;
 }
 
-/* Waits and copies. Context: process, no locks. */
-static int kevent_wait_and_copy(struct kevent_user *u,
-				const struct kevent_enter *e)
+static ktime_t kevent_now(clockid_t clock)
 {
-	struct kevent_entry __user *to = u64_to_user_ptr(e->entries);
-	struct kevent_deadline timeout = {}, min_wait = {};
-	u32 min = e->min;
-	bool timed = false;
+	switch (clock) {
+	case CLOCK_REALTIME:
+		return ktime_get_real();
+	case CLOCK_BOOTTIME:
+		return ktime_get_boottime();
+	default:
+		return ktime_get();
+	}
+}
+
+/* Turns spans into times, once: the call may sleep more than once. */
+static void kevent_make_absolute(struct kevent_enter *e)
+{
+	if (e->timeout_ns > 0 && !(e->flags & KEVENT_ENTER_ABSOLUTE))
+		e->timeout_ns = ktime_add_safe(kevent_now(e->clock),
+					       e->timeout_ns);
+	e->flags |= KEVENT_ENTER_ABSOLUTE;
+	if (e->min_wait_ns > 0)
+		e->min_wait_ns = ktime_add_safe(ktime_get(), e->min_wait_ns);
+}
+
+/*
+ * Sleeps, and takes and tests what comes, until `*min` entries are there or time
+ * is up (`*late`). Apart from its caller, which seldom comes here, since it has
+ * much on its stack. Context: process, no locks.
+ */
+static noinline int kevent_await(struct kevent_user *u,
+				 const struct kevent_enter *e, u32 *min,
+				 unsigned int signal_count, bool *late)
+{
+	struct kevent_deadline timeout, min_wait;
 	int r;
 
-	if (to)
-		min = min(min, e->max);
+	kevent_deadline_begin(&timeout, e->timeout_ns, e->clock);
+	kevent_deadline_begin(&min_wait, e->min_wait_ns, CLOCK_MONOTONIC);
+	do {
+		r = kevent_sleep(u, min, signal_count, &timeout, &min_wait);
+		if (r)
+			break;
+		r = kevent_prepare(u, &signal_count);
+		*late = kevent_deadline_passed(&timeout);
+	} while (!r && !*late && kevent_available(u) < *min);
+	kevent_deadline_end(&timeout);
+	kevent_deadline_end(&min_wait);
+	return r;
+}
+
+/* Waits and copies. Context: process, no locks. */
+static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
+{
+	struct kevent_entry __user *to = u64_to_user_ptr(e->entries);
+	u32 min = to ? min(e->min, e->max) : e->min;
+	bool late = false, absolute = false;
+	unsigned int signal_count;
+	int r;
+
 	for (;;) {
 		bool dropped = false;
 
-		r = kevent_prepare(u);
+		r = kevent_prepare(u, &signal_count);
 		if (r)
 			break;
 		if (kevent_unread(u) > u->cq_entries) {
 			r = -EINVAL;
 			break;
 		}
-		if (kevent_available(u) < min &&
-		    !kevent_deadline_passed(&timeout)) {
-			if (!timed) {
-				timed = true;
-				kevent_deadline_begin(&timeout, e->timeout_ns,
-						      e->clock,
-						      e->flags & KEVENT_ENTER_ABSOLUTE);
-				kevent_deadline_begin(&min_wait, e->min_wait_ns,
-						      CLOCK_MONOTONIC, false);
-			}
-			r = kevent_sleep(u, &min, &timeout, &min_wait);
+		if (kevent_available(u) < min) {
+			if (!absolute)
+				kevent_make_absolute(e);
+			absolute = true;
+			r = kevent_await(u, e, &min, signal_count, &late);
 			if (r && !kevent_available(u))
 				break;
-			/* What came may have to be taken or tested first. */
-			if (!r && kevent_available(u) < min &&
-			    !kevent_deadline_passed(&timeout))
-				continue;
 		}
 		if (!to) {
 			r = min_t(u32, kevent_unread(u), INT_MAX);
@@ -422,25 +549,23 @@ static int kevent_wait_and_copy(struct kevent_user *u,
 		}
 		r = kevent_copy_out(u, to, e->max, &dropped);
 		mutex_unlock(&u->consume);
+		if (r || !min || late)
+			break;
 		/* Another thread was quicker, or they were not true any more. */
-		if (!r && min && !kevent_deadline_passed(&timeout) &&
-		    !signal_pending(current))
-			continue;
-		if (!r && min && signal_pending(current))
+		if (signal_pending(current)) {
 			r = -EINTR;
-		break;
-	}
-	if (timed) {
-		kevent_deadline_end(&timeout);
-		kevent_deadline_end(&min_wait);
+			break;
+		}
 	}
 	/*
 	 * This thread may have been the one that was woken for entries that it
 	 * leaves to others.
 	 */
-	spin_lock_irq(&u->lock);
-	kevent_flush(u);
-	spin_unlock_irq(&u->lock);
+	if (READ_ONCE(u->ready_count)) {
+		spin_lock_irq(&u->lock);
+		kevent_flush(u);
+		spin_unlock_irq(&u->lock);
+	}
 	kevent_note_pending(u);
 	if (kevent_available(u) && wq_has_sleeper(&u->wait))
 		wake_up(&u->wait);

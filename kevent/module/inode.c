@@ -4,6 +4,7 @@
  * group of its queue. The mark outlives the interest, until fsnotify's grace
  * period has passed.
  */
+#include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/fsnotify_backend.h>
 #include <linux/slab.h>
@@ -14,6 +15,9 @@ struct kevent_mark {
 	struct fsnotify_mark mark;
 	struct kevent __rcu *k;		/* NULL once that is removed */
 };
+
+/* Marks whose functions are still to be called. */
+static atomic_t kevent_marks;
 
 static_assert(KEVENT_INODE_MODIFY == FS_MODIFY);
 static_assert(KEVENT_INODE_ATTRIB == FS_ATTRIB);
@@ -72,6 +76,7 @@ static void kevent_inode_freeing(struct fsnotify_mark *fsn_mark,
 static void kevent_inode_free(struct fsnotify_mark *fsn_mark)
 {
 	kfree(container_of(fsn_mark, struct kevent_mark, mark));
+	atomic_dec(&kevent_marks);
 }
 
 static const struct fsnotify_ops kevent_fsnotify_ops = {
@@ -111,6 +116,7 @@ static int kevent_inode_add(struct kevent *k, const struct kevent_sqe *s)
 		r = -ENOMEM;
 		goto out;
 	}
+	atomic_inc(&kevent_marks);
 	fsnotify_init_mark(&mark->mark, u->group);
 	k->inode.mask = s->events;
 	mark->mark.mask = s->events;
@@ -155,4 +161,16 @@ void kevent_inode_free_group(struct kevent_user *u)
 	/* Marks hold the group; their functions are ours. */
 	fsnotify_wait_marks_destroyed();
 	fsnotify_put_group(u->group);
+}
+
+/*
+ * Who evicts an inode may hold one of its marks a little longer than
+ * fsnotify_wait_marks_destroyed() waits. Context: module exit.
+ */
+void kevent_inode_exit(void)
+{
+	while (atomic_read(&kevent_marks)) {
+		msleep(1);
+		fsnotify_wait_marks_destroyed();
+	}
 }

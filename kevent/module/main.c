@@ -23,14 +23,19 @@ static_assert(sizeof(struct kevent_control) == KEVENT_CONTROL_SIZE_V1);
 static_assert(sizeof(struct kevent_enter) == KEVENT_ENTER_SIZE_V1);
 static_assert(sizeof(struct kevent_register) == KEVENT_REGISTER_SIZE_V1);
 
+struct workqueue_struct *kevent_workqueue;
+
 /* Tests sources when nobody is in KEVENT_ENTER to do it. Context: worker. */
 static void kevent_test_work(struct work_struct *work)
 {
 	struct kevent_user *u =
-		container_of(work, struct kevent_user, test_work);
+		container_of(work, struct kevent_user, test_work.work);
 
 	mutex_lock(&u->mutex);
-	kevent_test_all(u);
+	spin_lock_irq(&u->lock);
+	list_splice_tail_init(&u->later, &u->test);
+	spin_unlock_irq(&u->lock);
+	kevent_test_heard(u);
 	mutex_unlock(&u->mutex);
 	kevent_note_pending(u);
 }
@@ -39,6 +44,8 @@ static int kevent_open(struct inode *inode, struct file *file)
 {
 	struct kevent_user *u;
 
+	if (!current->mm)
+		return -EINVAL;
 	u = kzalloc(sizeof(*u), GFP_KERNEL_ACCOUNT);
 	if (!u)
 		return -ENOMEM;
@@ -53,11 +60,13 @@ static int kevent_open(struct inode *inode, struct file *file)
 	mmgrab(u->mm);
 	xa_init_flags(&u->table, XA_FLAGS_ALLOC);
 	INIT_LIST_HEAD(&u->signals);
-	INIT_WORK(&u->test_work, kevent_test_work);
+	INIT_DELAYED_WORK(&u->test_work, kevent_test_work);
+	init_irq_work(&u->poll_work, kevent_poll_work);
 	spin_lock_init(&u->lock);
 	INIT_LIST_HEAD(&u->ready);
 	INIT_LIST_HEAD(&u->seen);
 	INIT_LIST_HEAD(&u->test);
+	INIT_LIST_HEAD(&u->later);
 	INIT_LIST_HEAD(&u->reap);
 	init_waitqueue_head(&u->wait);
 	init_waitqueue_head(&u->poll_wait);
@@ -78,7 +87,8 @@ static int kevent_release(struct inode *inode, struct file *file)
 		cond_resched();
 	}
 	mutex_unlock(&u->mutex);
-	cancel_work_sync(&u->test_work);
+	cancel_delayed_work_sync(&u->test_work);
+	irq_work_sync(&u->poll_work);
 	kevent_inode_free_group(u);
 	xa_destroy(&u->table);
 	if (u->ring) {
@@ -97,6 +107,32 @@ static bool kevent_ring_size_valid(u32 *entries, u32 fallback)
 	if (!*entries)
 		*entries = fallback;
 	return is_power_of_2(*entries) && *entries <= KEVENT_MAX_RING;
+}
+
+/* Zeroed memory for the user to map, charged to his memory cgroup. */
+static void *kevent_alloc_ring(unsigned int count)
+{
+	struct page **pages;
+	unsigned int i;
+	void *ring;
+
+	pages = kvmalloc_array(count, sizeof(*pages), GFP_KERNEL_ACCOUNT);
+	if (!pages)
+		return NULL;
+	for (i = 0; i < count; i++) {
+		pages[i] = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+		if (!pages[i])
+			goto fail;
+	}
+	/* vfree() frees the pages, and the array. */
+	ring = vmap(pages, count, VM_USERMAP | VM_MAP_PUT_PAGES, PAGE_KERNEL);
+	if (ring)
+		return ring;
+fail:
+	while (i)
+		__free_page(pages[--i]);
+	kvfree(pages);
+	return NULL;
 }
 
 static long kevent_setup_call(struct kevent_user *u, void __user *argument)
@@ -141,7 +177,7 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 	r = account_locked_vm(u->mm, bytes >> PAGE_SHIFT, true);
 	if (r)
 		goto out;
-	ring = vmalloc_user(bytes);
+	ring = kevent_alloc_ring(bytes >> PAGE_SHIFT);
 	if (!ring) {
 		r = -ENOMEM;
 		goto unaccount;
@@ -231,10 +267,12 @@ static __poll_t kevent_poll(struct file *file, poll_table *table)
 	if (!kevent_available(u)) {
 		mutex_lock(&u->mutex);
 		kevent_test_all(u);
+		kevent_collect_signals(u);
 		mutex_unlock(&u->mutex);
 		kevent_note_pending(u);
 	}
-	if (kevent_available(u) || READ_ONCE(u->signals_pending))
+	if (kevent_available(u) || READ_ONCE(u->signals_pending) ||
+	    !list_empty(&u->test))
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;
 }
@@ -298,13 +336,23 @@ static struct miscdevice kevent_device = {
 
 static int __init kevent_init(void)
 {
-	int r = kevent_sock_init();
+	int r;
 
+	/* Of our own: a test may hang with the file that it tests. */
+	kevent_workqueue = alloc_workqueue("kevent", WQ_UNBOUND, 0);
+	if (!kevent_workqueue)
+		return -ENOMEM;
+	r = kevent_sock_init();
 	if (r)
-		return r;
+		goto workqueue;
 	r = misc_register(&kevent_device);
 	if (r)
-		kevent_sock_exit();
+		goto sock;
+	return 0;
+sock:
+	kevent_sock_exit();
+workqueue:
+	destroy_workqueue(kevent_workqueue);
 	return r;
 }
 
@@ -312,9 +360,11 @@ static void __exit kevent_exit(void)
 {
 	misc_deregister(&kevent_device);
 	/* A task may be about to leave our code, and not have run since. */
+	kevent_inode_exit();
 	synchronize_rcu_tasks();
 	rcu_barrier();
 	kevent_sock_exit();
+	destroy_workqueue(kevent_workqueue);
 }
 
 module_init(kevent_init);

@@ -12,9 +12,9 @@
  * the close its proto_ops are replaced by a copy with another ->release. They
  * stay so until the socket is released, for nobody can tell whether a release
  * has looked at them already; the copy's owner is this module, so the module
- * stays as long as there are such sockets. Should somebody else replace the
- * operations meanwhile (kTLS), the interest does not learn of the close before
- * it is tested, and nothing worse.
+ * stays as long as there are such sockets. Should kTLS replace the operations
+ * meanwhile, the interest does not learn of the close before it is tested; and
+ * should it have made its own table from ours, the module stays for good.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -22,6 +22,7 @@
 #include <linux/module.h>
 #include <linux/rhashtable.h>
 #include <linux/slab.h>
+#include <net/inet_connection_sock.h>
 #include <net/sock.h>
 #include <net/tcp_states.h>
 
@@ -111,6 +112,11 @@ static int kevent_poll_woken(wait_queue_entry_t *wait, unsigned int mode,
 		events = kevent_sk_events(k->poll.sk);
 	}
 	events &= READ_ONCE(k->events);
+	/* Sockets announce ordinary data as both. */
+	if (unlikely(events & KEVENT_PRI && mask & EPOLLIN)) {
+		events &= ~KEVENT_PRI;
+		kevent_want_test(k);
+	}
 	if (!events)
 		return 0;
 	kevent_deliver_events(k, events);
@@ -187,6 +193,21 @@ static const struct kevent_proto *kevent_proto_of(const struct proto_ops *ops)
 	return NULL;
 }
 
+/* Ours that a foreign table was copied from. It exists: nothing is taken back. */
+static const struct kevent_proto *kevent_proto_like(const struct proto_ops *ops)
+{
+	/* Pairs with kevent_replacement(). */
+	unsigned int count = smp_load_acquire(&kevent_proto_count);
+	unsigned int i;
+
+	for (i = 0; i < count - 1; i++)
+		if (ops->family == kevent_protos[i].ops.family &&
+		    ops->bind == kevent_protos[i].ops.bind &&
+		    ops->connect == kevent_protos[i].ops.connect)
+			break;
+	return &kevent_protos[i];
+}
+
 /*
  * In place of the family's own: the last descriptor is gone.
  * Context: process, the inode's lock held.
@@ -195,27 +216,39 @@ static int kevent_sock_release(struct socket *sock)
 {
 	const struct kevent_proto *proto = kevent_proto_of(sock->ops);
 	struct kevent_sock *storage;
-	struct kevent *k, *next;
 
 	spin_lock_bh(&kevent_sock_lock);
 	storage = rhashtable_lookup_fast(&kevent_socks, &sock,
 					 kevent_sock_params);
-	if (storage) {
+	if (storage)
 		rhashtable_remove_fast(&kevent_socks, &storage->node,
 				       kevent_sock_params);
-		list_for_each_entry_safe(k, next, &storage->interests,
-					 poll.in_sock) {
-			list_del_init(&k->poll.in_sock);
-			k->poll.storage = NULL;
-			kevent_break(k, -EBADF);
-		}
+	while (storage && !list_empty(&storage->interests)) {
+		struct kevent *k = list_first_entry(&storage->interests,
+						    struct kevent,
+						    poll.in_sock);
+
+		list_del_init(&k->poll.in_sock);
+		k->poll.storage = NULL;
+		kevent_break(k, -EBADF);
+		/* There may be many. */
+		spin_unlock_bh(&kevent_sock_lock);
+		cond_resched();
+		spin_lock_bh(&kevent_sock_lock);
 	}
 	spin_unlock_bh(&kevent_sock_lock);
 	if (storage)
 		kfree_rcu(storage, rcu);
-	/* Only if somebody took our table for his own. */
-	if (WARN_ON_ONCE(!proto))
-		return 0;
+	if (!proto) {
+		/*
+		 * kTLS made its table from ours, for all sockets that will use
+		 * it: they come here, and put a reference of this module that
+		 * they never took. The one of the socket that it was copied
+		 * from is never put: the table needs us for ever.
+		 */
+		__module_get(THIS_MODULE);
+		proto = kevent_proto_like(sock->ops);
+	}
 	return proto->original->release(sock);
 }
 
@@ -267,9 +300,14 @@ static int kevent_sock_join(struct kevent *k, struct socket *sock)
 	fresh->sock = sock;
 	INIT_LIST_HEAD(&fresh->interests);
 
+	/* Under this lock kTLS and IPV6_ADDRFORM replace the operations. */
+	lock_sock(sock->sk);
 	spin_lock_bh(&kevent_sock_lock);
 	ops = READ_ONCE(sock->ops);
 	if (!kevent_proto_of(ops)) {
+		if (sock->sk->sk_protocol == IPPROTO_TCP &&
+		    inet_csk_has_ulp(sock->sk))
+			goto out;
 		ours = kevent_replacement(ops);
 		if (!ours)
 			goto out;
@@ -290,6 +328,7 @@ static int kevent_sock_join(struct kevent *k, struct socket *sock)
 	k->poll.storage = storage;
 out:
 	spin_unlock_bh(&kevent_sock_lock);
+	release_sock(sock->sk);
 	kfree(fresh);
 	return r;
 }
@@ -297,6 +336,7 @@ out:
 /* Context: process; the inode is held, the socket may be released meanwhile. */
 static void kevent_sock_leave(struct kevent *k)
 {
+	const struct proto_ops *ops;
 	struct kevent_sock *storage;
 
 	spin_lock_bh(&kevent_sock_lock);
@@ -304,15 +344,20 @@ static void kevent_sock_leave(struct kevent *k)
 	if (storage) {
 		list_del_init(&k->poll.in_sock);
 		k->poll.storage = NULL;
-		if (list_empty(&storage->interests))
-			rhashtable_remove_fast(&kevent_socks, &storage->node,
-					       kevent_sock_params);
-		else
+		/* If it is not there, the socket is being released. */
+		if (!list_empty(&storage->interests) ||
+		    rhashtable_remove_fast(&kevent_socks, &storage->node,
+					   kevent_sock_params))
 			storage = NULL;
 	}
 	spin_unlock_bh(&kevent_sock_lock);
-	if (storage)
-		kfree_rcu(storage, rcu);
+	if (!storage)
+		return;
+	/* Replaced by somebody else: nobody but us can put our reference. */
+	ops = READ_ONCE(storage->sock->ops);
+	if (!ops || ops->owner != THIS_MODULE)
+		module_put(THIS_MODULE);
+	kfree_rcu(storage, rcu);
 }
 
 /* ---- The source ---- */
@@ -326,11 +371,11 @@ static u32 kevent_poll_test(struct kevent *k)
 	if (k->poll.file)
 		return (__force u32)vfs_poll(k->poll.file, NULL) & k->events;
 	/*
-	 * The lock keeps the socket from being released in the middle. A lock
-	 * that is taken means that it is, or will be tested again.
+	 * The lock keeps the socket from being released in the middle. It may
+	 * be taken for long, by a close that lingers.
 	 */
 	if (!inode_trylock_shared(k->poll.inode)) {
-		kevent_want_test(k);
+		kevent_test_later(k);
 		return 0;
 	}
 	sock = SOCKET_I(k->poll.inode);
@@ -343,17 +388,21 @@ static u32 kevent_poll_test(struct kevent *k)
 	return (__force u32)mask & k->events;
 }
 
+/* For files whose operations have no symbol for us. */
+static bool kevent_is_anon(const struct file *file, const char *name)
+{
+	const struct dentry *dentry = file->f_path.dentry;
+
+	return dentry->d_sb->s_magic == ANON_INODE_FS_MAGIC &&
+	       !strcmp((const char *)dentry->d_name.name, name);
+}
+
 /* A file that might hold, or wake, this queue in turn. */
 static bool kevent_is_circle(const struct file *file)
 {
-	const struct dentry *dentry = file->f_path.dentry;
-	const char *name = (const char *)dentry->d_name.name;
-
-	if (file->f_op == &kevent_file_operations)
-		return true;
-	/* Neither is to be had by a symbol. */
-	return dentry->d_sb->s_magic == ANON_INODE_FS_MAGIC &&
-	       (!strcmp(name, "[eventpoll]") || !strcmp(name, "[io_uring]"));
+	return file->f_op == &kevent_file_operations ||
+	       kevent_is_anon(file, "[eventpoll]") ||
+	       kevent_is_anon(file, "[io_uring]");
 }
 
 static int kevent_poll_add_file(struct kevent *k, struct file *file)
@@ -366,7 +415,9 @@ static int kevent_poll_add_file(struct kevent *k, struct file *file)
 		return -EPERM;
 	if (kevent_is_circle(file))
 		return -EINVAL;
-	if (sock && (sock->sk->sk_family == AF_INET ||
+	/* The socket of an SMC file that fell back to TCP has another inode. */
+	if (sock && SOCK_INODE(sock) == file_inode(file) &&
+	    (sock->sk->sk_family == AF_INET ||
 		     sock->sk->sk_family == AF_INET6 ||
 		     sock->sk->sk_family == AF_UNIX)) {
 		int r;
@@ -380,6 +431,9 @@ static int kevent_poll_add_file(struct kevent *k, struct file *file)
 			return r;
 	} else {
 		k->poll.file = get_file(file);
+		/* Its ->poll tells of the signals of whoever calls it. */
+		if (kevent_is_anon(file, "[signalfd]"))
+			k->state |= KEVENT_OWNERS;
 	}
 	init_poll_funcptr(&t.table, kevent_poll_queue);
 	t.table._key = (__force __poll_t)k->events;

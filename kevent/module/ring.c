@@ -36,6 +36,19 @@ bool kevent_is_unread(const struct kevent *k)
 	return k->position && u->tail - (k->position - 1) <= kevent_unread(u);
 }
 
+/*
+ * Wakes those that poll(2) the queue. They may do anything from there, signal the
+ * very source that woke us included (an eventfd by aio, say): so this has a
+ * context of its own, in which nobody's lock is held.
+ */
+void kevent_poll_work(struct irq_work *work)
+{
+	struct kevent_user *u =
+		container_of(work, struct kevent_user, poll_work);
+
+	wake_up_poll(&u->poll_wait, EPOLLIN | EPOLLRDNORM);
+}
+
 /* Context: any. */
 void kevent_wake(struct kevent_user *u, bool all)
 {
@@ -51,7 +64,7 @@ void kevent_wake(struct kevent_user *u, bool all)
 	}
 	/* Pairs with the barrier in kevent_poll(). */
 	if (waitqueue_active(&u->poll_wait))
-		wake_up_poll(&u->poll_wait, EPOLLIN | EPOLLRDNORM);
+		irq_work_queue(&u->poll_work);
 }
 
 /* Context: u->lock held. */
@@ -62,17 +75,27 @@ static void kevent_set_pending(struct kevent_user *u)
 			   u->ring->flags | KEVENT_RING_PENDING);
 }
 
+/*
+ * Is there anything that is not in the ring? A glance if u->lock is not held:
+ * who adds something makes it known afterwards.
+ */
+bool kevent_something_waits(const struct kevent_user *u)
+{
+	return !list_empty(&u->ready) || !list_empty(&u->seen) ||
+	       !list_empty(&u->test) || !list_empty(&u->later) ||
+	       READ_ONCE(u->signals_pending);
+}
+
 /* Sets or clears KEVENT_RING_PENDING. Context: process. */
 void kevent_note_pending(struct kevent_user *u)
 {
-	u32 flags = 0;
+	u32 flags = kevent_something_waits(u) ? KEVENT_RING_PENDING : 0;
 
+	if (READ_ONCE(u->ring->flags) == flags)
+		return;
 	spin_lock_irq(&u->lock);
-	if (!list_empty(&u->ready) || !list_empty(&u->seen) ||
-	    !list_empty(&u->test) || u->signals_pending)
-		flags = KEVENT_RING_PENDING;
-	if (u->ring->flags != flags)
-		WRITE_ONCE(u->ring->flags, flags);
+	flags = kevent_something_waits(u) ? KEVENT_RING_PENDING : 0;
+	WRITE_ONCE(u->ring->flags, flags);
 	spin_unlock_irq(&u->lock);
 }
 
@@ -82,19 +105,27 @@ static bool kevent_ring_full(const struct kevent_user *u)
 	return (u64)kevent_unread(u) + u->reserved >= u->cq_entries;
 }
 
-/* Context: u->lock held, the ring not full. */
-static void kevent_write(struct kevent_user *u, const struct kevent_entry *from)
+/* The next free slot. Context: u->lock held, the ring not full. */
+static struct kevent_entry *kevent_slot(struct kevent_user *u)
 {
-	struct kevent_entry *to = &u->cq[u->tail & (u->cq_entries - 1)];
+	struct kevent_entry *entry = &u->cq[u->tail & (u->cq_entries - 1)];
+
+	entry->sequence = (u32)u->tail;
+	entry->reserved = 0;
+	entry->data[2] = 0;
+	return entry;
+}
+
+/* Shows it to the user. Context: u->lock held. */
+static void kevent_show(struct kevent_user *u)
+{
 	u64 tail = u->tail + 1;
 	u32 unread;
 
-	*to = *from;
-	to->sequence = (u32)u->tail;
 	WRITE_ONCE(u->tail, tail);
 	/* The entry's words before the tail that shows it. */
 	smp_store_release(&u->ring->cq_tail, (u32)tail);
-	unread = kevent_unread(u);
+	unread = (u32)tail - READ_ONCE(u->ring->cq_head);
 	if (unread > u->high_water && unread <= u->cq_entries)
 		u->high_water = unread;
 }
@@ -131,19 +162,19 @@ static void kevent_write_event(struct kevent *k,
 			       const struct kevent_event *event)
 {
 	struct kevent_user *u = k->user;
-	struct kevent_entry entry = {
-		.user_data = k->user_data,
-		.handle = (u64)k->generation << 32 | k->index,
-		.events = event->events,
-		.source = k->source,
-		.flags = event->flags,
-		.result = event->result,
-		.data = { event->data[0], event->data[1] },
-	};
+	struct kevent_entry *entry = kevent_slot(u);
 
-	entry.flags |= kevent_is_last(k, event) ? KEVENT_ENTRY_DONE :
-						  KEVENT_ENTRY_MORE;
-	kevent_write(u, &entry);
+	entry->user_data = k->user_data;
+	entry->handle = (u64)k->generation << 32 | k->index;
+	entry->events = event->events;
+	entry->source = k->source;
+	entry->flags = event->flags |
+		       (kevent_is_last(k, event) ? KEVENT_ENTRY_DONE :
+						   KEVENT_ENTRY_MORE);
+	entry->result = event->result;
+	entry->data[0] = event->data[0];
+	entry->data[1] = event->data[1];
+	kevent_show(u);
 	k->position = u->tail;
 	k->last_events = event->events;
 	kevent_after_entry(k, event);
@@ -206,16 +237,16 @@ static bool kevent_queue(struct kevent *k, const struct kevent_event *event)
 
 	if (k->state & (KEVENT_DEAD | KEVENT_FINISHED))
 		return false;
+	if (!list_empty(&k->ready)) {
+		kevent_merge(k, event);
+		return false;
+	}
 	if (k->state & KEVENT_ADDING) {
 		if (k->state & KEVENT_FIRED)
 			kevent_merge(k, event);
 		else
 			k->late = *event;
 		k->state |= KEVENT_FIRED;
-		return false;
-	}
-	if (!list_empty(&k->ready)) {
-		kevent_merge(k, event);
 		return false;
 	}
 	if (k->state & KEVENT_OFF && !broken)
@@ -278,7 +309,7 @@ void kevent_break(struct kevent *k, int error)
 
 /*
  * Something happened at the source, but the caller cannot tell what and must
- * not ask: has it tested soon, by a waiter or a worker.
+ * not ask: has it tested soon, by a waiter if there is one, and by a worker.
  * Context: as kevent_deliver().
  */
 void kevent_want_test(struct kevent *k)
@@ -295,8 +326,27 @@ void kevent_want_test(struct kevent *k)
 		news = true;
 	}
 	spin_unlock_irqrestore(&u->lock, flags);
-	if (news)
-		schedule_work(&u->test_work);
+	if (!news)
+		return;
+	mod_delayed_work(kevent_workqueue, &u->test_work, 0);
+	kevent_wake(u, false);
+}
+
+/*
+ * A test was not possible just now: it is tried again by the worker.
+ * Context: process, user->mutex held.
+ */
+void kevent_test_later(struct kevent *k)
+{
+	struct kevent_user *u = k->user;
+
+	spin_lock_irq(&u->lock);
+	if (!(k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF))) {
+		list_move_tail(&k->test, &u->later);
+		kevent_set_pending(u);
+		queue_delayed_work(kevent_workqueue, &u->test_work, 1);
+	}
+	spin_unlock_irq(&u->lock);
 }
 
 /*
@@ -360,6 +410,13 @@ bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events)
 			news = kevent_queue(k, &event);
 		}
 	}
+	/* An unread entry of before the change still wants its test. */
+	if (!(k->state & (KEVENT_FINISHED | KEVENT_OFF)) &&
+	    kevent_is_level(k) && list_empty(&k->seen) &&
+	    kevent_is_unread(k)) {
+		list_add_tail(&k->seen, &u->seen);
+		kevent_set_pending(u);
+	}
 	all = k->flags & KEVENT_WAKE_ALL;
 	spin_unlock_irq(&u->lock);
 	if (news)
@@ -389,15 +446,17 @@ void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe)
 	spin_lock_irq(&u->lock);
 	u->reserved = 0;
 	if (sqe) {
-		struct kevent_entry entry = {
-			.user_data = sqe->user_data,
-			.handle = sqe->handle,
-			.source = KEVENT_SOURCE_OPERATION,
-			.flags = KEVENT_ENTRY_DONE,
-			.result = sqe->result,
-		};
+		struct kevent_entry *entry = kevent_slot(u);
 
-		kevent_write(u, &entry);
+		entry->user_data = sqe->user_data;
+		entry->handle = sqe->handle;
+		entry->events = 0;
+		entry->source = KEVENT_SOURCE_OPERATION;
+		entry->flags = KEVENT_ENTRY_DONE;
+		entry->result = sqe->result;
+		entry->data[0] = 0;
+		entry->data[1] = 0;
+		kevent_show(u);
 	} else {
 		kevent_flush(u);
 	}

@@ -34,44 +34,48 @@ static int kevent_signal_woken(wait_queue_entry_t *wait, unsigned int mode,
 	}
 	spin_lock_irqsave(&u->lock, flags);
 	u->signals_pending = true;
-	WRITE_ONCE(u->ring->flags, u->ring->flags | KEVENT_RING_PENDING);
+	u->signal_count++;
+	WRITE_ONCE(u->ring->flags, KEVENT_RING_PENDING);
 	spin_unlock_irqrestore(&u->lock, flags);
-	kevent_wake(u, false);
+	/* All: it may be for one thread, and only that one can take it. */
+	kevent_wake(u, true);
 	return 1;
+}
+
+/* Has everybody look for signals. Context: process. */
+void kevent_signal_look(struct kevent_user *u)
+{
+	spin_lock_irq(&u->lock);
+	u->signals_pending = true;
+	u->signal_count++;
+	WRITE_ONCE(u->ring->flags, KEVENT_RING_PENDING);
+	spin_unlock_irq(&u->lock);
+	kevent_wake(u, true);
 }
 
 static int kevent_signal_add(struct kevent *k, const struct kevent_sqe *s)
 {
-	struct kevent_user *u = k->user;
-
-	INIT_LIST_HEAD(&k->signal.node);
 	if (s->fd < 1 || s->fd > _NSIG || s->fd == SIGKILL || s->fd == SIGSTOP)
 		return -EINVAL;
 	k->signal.signo = s->fd;
-	list_add_tail(&k->signal.node, &u->signals);
+	list_add_tail(&k->signal.node, &k->user->signals);
 	kevent_hook_add(&k->signal.hook, k, &kevent_sighand()->signalfd_wqh,
 			kevent_signal_woken);
 	/* It may be pending already. */
-	spin_lock_irq(&u->lock);
-	u->signals_pending = true;
-	spin_unlock_irq(&u->lock);
-	kevent_note_pending(u);
-	kevent_wake(u, false);
+	kevent_signal_look(k->user);
 	return 0;
 }
 
-static int kevent_signal_modify(struct kevent *k, const struct kevent_sqe *s)
+static void kevent_signal_modify(struct kevent *k, const struct kevent_sqe *s)
 {
-	struct kevent_user *u = k->user;
-
-	spin_lock_irq(&u->lock);
-	u->signals_pending = true;
-	spin_unlock_irq(&u->lock);
-	return 0;
+	kevent_signal_look(k->user);
 }
 
 static void kevent_signal_remove(struct kevent *k)
 {
+	/* Refused? */
+	if (!k->signal.signo)
+		return;
 	list_del_init(&k->signal.node);
 	kevent_hook_remove(&k->signal.hook);
 }
@@ -112,14 +116,13 @@ static void kevent_signal_tell(struct kevent *k, const kernel_siginfo_t *info)
 
 /*
  * Takes pending signals while there is room for their entries; the others stay
- * where they are. Context: process, u->mutex held.
+ * where they are. A process that shares the memory and not the signal handlers
+ * has signals of its own. Context: process, u->mutex held.
  */
 void kevent_collect_signals(struct kevent_user *u)
 {
 	struct kevent *k;
 
-	if (list_empty(&u->signals))
-		return;
 	if (current->mm != u->mm)
 		return;
 	spin_lock_irq(&u->lock);
@@ -137,7 +140,9 @@ void kevent_collect_signals(struct kevent_user *u)
 			kevent_flush(u);
 			full = !list_empty(&u->ready) ||
 			       kevent_unread(u) >= u->cq_entries;
-			off = k->state & (KEVENT_OFF | KEVENT_FINISHED);
+			off = k->state & (KEVENT_OFF | KEVENT_FINISHED) ||
+			      k->signal.hook.head !=
+				      &kevent_sighand()->signalfd_wqh;
 			if (full)
 				u->signals_pending = true;
 			spin_unlock_irq(&u->lock);
