@@ -12,9 +12,8 @@
  * the close its proto_ops are replaced by a copy with another ->release. They
  * stay so until the socket is released, for nobody can tell whether a release
  * has looked at them already; the copy's owner is this module, so the module
- * stays as long as there are such sockets. Should kTLS replace the operations
- * meanwhile, the interest does not learn of the close before it is tested; and
- * should it have made its own table from ours, the module stays for good.
+ * stays as long as there are such sockets. A socket that gets kTLS gets its own
+ * operations back first.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -22,6 +21,8 @@
 #include <linux/module.h>
 #include <linux/rhashtable.h>
 #include <linux/slab.h>
+#include <linux/sockptr.h>
+#include <linux/tcp.h>
 #include <net/inet_connection_sock.h>
 #include <net/sock.h>
 #include <net/tcp_states.h>
@@ -208,6 +209,56 @@ static const struct kevent_proto *kevent_proto_like(const struct proto_ops *ops)
 	return &kevent_protos[i];
 }
 
+/* Takes the storage of a socket that is no longer announced. May be NULL. */
+static struct kevent_sock *kevent_sock_take(struct socket *sock)
+{
+	struct kevent_sock *storage;
+
+	lockdep_assert_held(&kevent_sock_lock);
+	storage = rhashtable_lookup_fast(&kevent_socks, &sock,
+					 kevent_sock_params);
+	if (storage)
+		rhashtable_remove_fast(&kevent_socks, &storage->node,
+				       kevent_sock_params);
+	return storage;
+}
+
+/* Takes an interest off its storage; NULL: there is none left. */
+static struct kevent *kevent_sock_next(struct kevent_sock *storage)
+{
+	struct kevent *k;
+
+	lockdep_assert_held(&kevent_sock_lock);
+	if (!storage || list_empty(&storage->interests))
+		return NULL;
+	k = list_first_entry(&storage->interests, struct kevent, poll.in_sock);
+	list_del_init(&k->poll.in_sock);
+	k->poll.storage = NULL;
+	return k;
+}
+
+/* Puts the family's operations back. Context: process; the file is held. */
+static void kevent_sock_give_up(struct socket *sock)
+{
+	const struct kevent_proto *proto;
+	struct kevent_sock *storage;
+
+	lock_sock(sock->sk);
+	spin_lock_bh(&kevent_sock_lock);
+	storage = kevent_sock_take(sock);
+	while (kevent_sock_next(storage))
+		;
+	proto = kevent_proto_of(sock->ops);
+	if (proto)
+		WRITE_ONCE(sock->ops, proto->original);
+	spin_unlock_bh(&kevent_sock_lock);
+	release_sock(sock->sk);
+	if (proto)
+		module_put(THIS_MODULE);
+	if (storage)
+		kfree_rcu(storage, rcu);
+}
+
 /*
  * In place of the family's own: the last descriptor is gone.
  * Context: process, the inode's lock held.
@@ -216,20 +267,11 @@ static int kevent_sock_release(struct socket *sock)
 {
 	const struct kevent_proto *proto = kevent_proto_of(sock->ops);
 	struct kevent_sock *storage;
+	struct kevent *k;
 
 	spin_lock_bh(&kevent_sock_lock);
-	storage = rhashtable_lookup_fast(&kevent_socks, &sock,
-					 kevent_sock_params);
-	if (storage)
-		rhashtable_remove_fast(&kevent_socks, &storage->node,
-				       kevent_sock_params);
-	while (storage && !list_empty(&storage->interests)) {
-		struct kevent *k = list_first_entry(&storage->interests,
-						    struct kevent,
-						    poll.in_sock);
-
-		list_del_init(&k->poll.in_sock);
-		k->poll.storage = NULL;
+	storage = kevent_sock_take(sock);
+	while ((k = kevent_sock_next(storage))) {
 		kevent_break(k, -EBADF);
 		/* There may be many. */
 		spin_unlock_bh(&kevent_sock_lock);
@@ -241,15 +283,44 @@ static int kevent_sock_release(struct socket *sock)
 		kfree_rcu(storage, rcu);
 	if (!proto) {
 		/*
-		 * kTLS made its table from ours, for all sockets that will use
-		 * it: they come here, and put a reference of this module that
-		 * they never took. The one of the socket that it was copied
-		 * from is never put: the table needs us for ever.
+		 * Somebody got past kevent_sock_setsockopt() and made his table
+		 * from ours, for all sockets that will use it: they come here,
+		 * and put a reference of this module that they never took. The
+		 * one of the socket that it was copied from is never put: the
+		 * table needs us for ever.
 		 */
 		__module_get(THIS_MODULE);
 		proto = kevent_proto_like(sock->ops);
 	}
 	return proto->original->release(sock);
+}
+
+/*
+ * In place of the family's own. What replaces a socket's operations must find
+ * the family's: kTLS makes a table from them for all its sockets, and that must
+ * not be ours. So such a socket is ours no longer, and its interests do not learn
+ * of the close any more before they are tested. Context: process.
+ */
+static int kevent_sock_setsockopt(struct socket *sock, int level, int option,
+				  sockptr_t value, unsigned int length)
+{
+	const struct kevent_proto *proto = kevent_proto_of(sock->ops);
+	int r;
+
+	/* Another thread was here a moment ago, or a copy of ours is in use. */
+	if (!proto)
+		return kevent_proto_like(sock->ops)->original->setsockopt(
+			sock, level, option, value, length);
+	if (!(level == SOL_TCP && option == TCP_ULP) &&
+	    !(level == SOL_IPV6 && option == IPV6_ADDRFORM))
+		return proto->original->setsockopt(sock, level, option, value,
+						   length);
+	/* We are to be here until the end of this call. */
+	__module_get(THIS_MODULE);
+	kevent_sock_give_up(sock);
+	r = proto->original->setsockopt(sock, level, option, value, length);
+	module_put(THIS_MODULE);
+	return r;
 }
 
 /* The copy of these operations; NULL if there can be none. */
@@ -269,6 +340,8 @@ static const struct proto_ops *kevent_replacement(const struct proto_ops *ops)
 	proto->ops = *ops;
 	proto->ops.owner = THIS_MODULE;
 	proto->ops.release = kevent_sock_release;
+	if (ops->setsockopt)
+		proto->ops.setsockopt = kevent_sock_setsockopt;
 	proto->original = ops;
 	/* Pairs with kevent_proto_of(). */
 	smp_store_release(&kevent_proto_count, count + 1);
