@@ -264,7 +264,7 @@ static bool kevent_quiet(struct kevent *k, u8 set, u8 clear)
 	spin_lock_irq(&u->lock);
 	alive = !(k->state & KEVENT_FINISHED);
 	if (alive) {
-		k->state = (k->state & ~clear) | set;
+		k->state = (k->state & ~(clear | KEVENT_DISPATCHED)) | set;
 		if (!list_empty(&k->ready) && k->ops->test) {
 			list_del_init(&k->ready);
 			WRITE_ONCE(u->ready_count, u->ready_count - 1);

@@ -91,6 +91,7 @@ enum {
 	KEVENT_FINISHED	= 1u << 2,	/* its last entry is made */
 	KEVENT_DEAD	= 1u << 3,	/* removed */
 	KEVENT_FIRED	= 1u << 4,	/* `late` holds something */
+	KEVENT_DISPATCHED = 1u << 6,	/* KEVENT_OFF by its last entry */
 	KEVENT_OWNERS	= 1u << 5,	/* ->poll looks at current */
 };
 

@@ -333,15 +333,26 @@ static bool kevent_still(struct kevent_user *u, u64 handle)
 {
 	struct kevent *k = kevent_find(u, handle);
 
-	/* One that this entry has ended or silenced must be told so. */
-	if (!k || !(k->flags & KEVENT_LAST_CHECK) || !k->ops->test ||
-	    k->flags & (KEVENT_ONESHOT | KEVENT_DISPATCH))
+	if (!k || !(k->flags & KEVENT_LAST_CHECK) || !k->ops->test)
 		return true;
 	spin_lock_irq(&u->lock);
 	/* What happens from here on is not told by this entry. */
 	k->position = 0;
 	spin_unlock_irq(&u->lock);
-	return k->ops->test(k) != 0;
+	if (k->ops->test(k))
+		return true;
+	if (!(k->flags & (KEVENT_ONESHOT | KEVENT_DISPATCH)))
+		return false;
+	/* It has not been told: what the entry did to it is undone. */
+	spin_lock_irq(&u->lock);
+	if (k->state & KEVENT_FINISHED)
+		list_del_init(&k->test);
+	if (k->state & KEVENT_DISPATCHED)
+		k->state &= ~KEVENT_OFF;
+	k->state &= ~(KEVENT_FINISHED | KEVENT_DISPATCHED);
+	spin_unlock_irq(&u->lock);
+	kevent_test(k);
+	return false;
 }
 
 /*

@@ -153,7 +153,7 @@ static void kevent_after_entry(struct kevent *k,
 		list_del_init(&k->seen);
 		list_move_tail(&k->test, &u->reap);
 	} else if (k->flags & KEVENT_DISPATCH) {
-		k->state |= KEVENT_OFF;
+		k->state |= KEVENT_OFF | KEVENT_DISPATCHED;
 	}
 }
 

@@ -59,6 +59,8 @@ enum kevent_source {
 	 * Any file with ->poll; .fd. Masks: KEVENT_IN ... as of poll(2). A
 	 * socket is watched as by KEVENT_SOURCE_SOCKET. Other files are held
 	 * open by the interest until it is removed, or the queue ends.
+	 * A signalfd speaks of the signals of whoever asks: it is tested by
+	 * KEVENT_ENTER alone.
 	 * EPERM for files that cannot be polled (regular ones), EINVAL for
 	 * those that would close a circle: another queue, epoll, io_uring.
 	 */
@@ -77,8 +79,10 @@ enum kevent_source {
 	 * CLOCK_BOOTTIME), arg[0] nanoseconds from now or, with
 	 * KEVENT_ABSOLUTE, the time on that clock, arg[1] the period in
 	 * nanoseconds or 0. A period shorter than KEVENT_TIMER_MIN_NS is
-	 * EINVAL. Entries: data[0] expirations since the last entry. Without a
-	 * period it is over with its first entry.
+	 * EINVAL. While its entry is unread a period stands still; it goes on
+	 * with the KEVENT_ENTER after that was read. Entries: data[0]
+	 * expirations since the last entry. Without a period it is over with
+	 * its first entry.
 	 */
 	KEVENT_SOURCE_TIMER	= 4,
 
@@ -102,7 +106,10 @@ enum kevent_source {
 
 #define KEVENT_TIMER_MIN_NS	1000
 
-/* The bits of poll(2). KEVENT_ERR and KEVENT_HUP are always reported. */
+/*
+ * The bits of poll(2). KEVENT_ERR and KEVENT_HUP are always reported, and may be
+ * all that is waited for (0).
+ */
 #define KEVENT_IN		0x0001
 #define KEVENT_PRI		0x0002
 #define KEVENT_OUT		0x0004
@@ -196,7 +203,8 @@ enum kevent_opcode {
 #define KEVENT_ALWAYS_QUEUE	0x0010	/* see KEVENT_OP_ADD */
 /*
  * Tested once more when KEVENT_ENTER copies the entry out; dropped if the
- * source is not ready any more. Entries read from the ring are not tested.
+ * source is not ready any more, and the interest waits on. Entries read from the
+ * ring are not tested.
  */
 #define KEVENT_LAST_CHECK	0x0020
 #define KEVENT_DISABLED		0x0040	/* added silent */
@@ -253,11 +261,11 @@ struct kevent_sqe {
  */
 struct kevent_entry {
 	__u64	user_data;
-	__u64	handle;		/* 0 for operations; see KEVENT_HANDLE_* */
+	__u64	handle;		/* KEVENT_HANDLE_*; of operations: as in their sqe */
 	__u32	events;		/* a mask, or the signal's number */
 	__u16	source;		/* enum kevent_source */
 	__u16	flags;
-	__s64	result;		/* operations; -errno with BROKEN; si_code */
+	__s64	result;		/* operations; si_code; with BROKEN: EBADF closed, ENOENT gone, negative */
 	__u32	sequence;	/* the entry's number in the ring */
 	__u32	reserved;	/* 0 */
 	__u64	data[3];	/* of the source; the others 0 */
