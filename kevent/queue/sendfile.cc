@@ -26,7 +26,8 @@ constexpr int64_t kProbeWindow = 4 << 20;
 constexpr int64_t kCork = 512 << 10;
 // Bytes of a file from which on the socket is corked. MSG_MORE holds a part of
 // a segment back only until the next acknowledgement; without the cork large
-// bodies leave in segments of nine tenths. For less it costs more than it saves.
+// bodies leave in segments of nine tenths. For less it costs more than it
+// saves.
 
 constexpr int64_t kMemoNs = 50'000'000;
 // How long pages that were seen in the page cache are taken to be there still.

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,6 +46,18 @@ uint64_t TagOf(const Operation* op) {
 
 uint64_t TagOf(uint32_t index, const Slot& slot) {
   return uint64_t{slot.arm & kArmMask} << 35 | uint64_t{index} << 3 | kTagSlot;
+}
+
+// Whether the kernel may lose signals to a registered eventfd, see
+// RenewPollable. Linux 7.1 never does. Old ones do not either, but kernels of
+// distributions have newer parts than their number tells.
+bool MayLoseSignals() {
+  utsname name;
+  unsigned major, minor;
+  if (uname(&name) < 0 || sscanf(name.release, "%u.%u", &major, &minor) != 2) {
+    return true;
+  }
+  return major < 7 || (major == 7 && minor < 1);
 }
 
 struct Gather {
@@ -88,6 +102,7 @@ class UringEngine final : public Engine {
   Gather* GetGather();
   void Enable();
   void ArmWake();
+  void RenewPollable();
   void Issue(Operation* op, Descriptor* d, io_uring_sqe* sqe, uint8_t how);
   void PollFor(Operation* op, Descriptor* d);
   bool Handle(const io_uring_cqe& cqe);
@@ -100,7 +115,8 @@ class UringEngine final : public Engine {
   bool enabled_ = false;
   bool cancels_waiting_ = false;  // in the submission queue
   int wake_ = -1;
-  int pollable_ = -1;       // eventfd that the kernel writes with each entry
+  int pollable_ = -1;  // eventfd that the kernel writes with each entry
+  bool renews_pollable_ = false;
   uint64_t in_kernel_ = 0;  // operations it holds
   std::unique_ptr<Gather[]> gathers_;
   size_t gathers_used_ = 0;
@@ -407,15 +423,38 @@ int UringEngine::PollableFd() {
     close(fd);
     return r;
   }
+  // Other rings are signalled by tasks only, which needs no deferring.
+  renews_pollable_ = !core_->many_threads() && MayLoseSignals();
   return pollable_ = fd;
+}
+
+// A kernel that finds work for this ring within a wake-up may have to leave the
+// signal to an RCU callback: where the wake-up is that of an eventfd, and since
+// 6.12.114 and its like in all of them. It notes that the callback is under
+// way, so as not to queue it twice, and without "io_uring/eventfd: reset
+// deferred signal state" it never drops that note: the second such signal and
+// all later ones are lost. The note belongs to the registration. While the
+// callback is under way the eventfd is yet to become readable, so it is enough
+// to register anew when a signal was read. Work that is found in between
+// signals nobody: the kernel has to be asked after this.
+void UringEngine::RenewPollable() {
+  io_uring_unregister_eventfd(&ring_);
+  if (io_uring_register_eventfd(&ring_, pollable_) == 0) return;
+  uint64_t one = 1;  // no memory: stays readable, so that it is tried again
+  ssize_t r = write(pollable_, &one, sizeof one);
+  static_cast<void>(r);
 }
 
 int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
   __kernel_timespec ts = {timeout_ns / kSecond, timeout_ns % kSecond};
+  bool renewed = false;
   if (pollable_ >= 0) {
     uint64_t count;  // before the entries are looked at
     ssize_t r = read(pollable_, &count, sizeof count);
-    static_cast<void>(r);
+    if (r > 0 && renews_pollable_) {
+      RenewPollable();
+      renewed = true;
+    }
   }
   if (core_->many_threads()) {
     if (timeout_ns == 0 || io_uring_cq_ready(&ring_) > 0) return 0;
@@ -433,7 +472,7 @@ int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
   cancels_waiting_ = false;
   if (timeout_ns == 0 || io_uring_cq_ready(&ring_) > 0) {
     constexpr unsigned kWork = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
-    if (io_uring_sq_ready(&ring_) == 0 &&
+    if (!renewed && io_uring_sq_ready(&ring_) == 0 &&
         !(__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & kWork)) {
       return 0;
     }

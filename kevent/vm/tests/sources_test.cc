@@ -118,7 +118,7 @@ TEST_P(FileTest, AtMostOneEntryIsUnread) {
     const uint64_t handle = MustAdd(AddIt(flags));
     for (int i = 0; i < (source_->repeats() ? 4 : 1); ++i) {
       source_->MakeReady();
-      EXPECT_EQ(1u, queue().Unread());
+      ASSERT_EQ(1, queue().Wait(1, PatienceNs()));
       ASSERT_EQ(1, queue().Look());
     }
     ExpectIt(handle);
@@ -308,7 +308,7 @@ TEST_P(FileTest, Modify) {
 TEST_P(FileTest, ModifyLeavesTheUnreadEntry) {
   const uint64_t handle = MustAdd(AddIt(0, 1));
   source_->MakeReady();
-  ASSERT_EQ(1, queue().Look());
+  ASSERT_EQ(1, queue().Wait(1, PatienceNs()));
   kevent_sqe change = Change(KEVENT_OP_MODIFY, handle);
   change.events = source_->events();
   change.flags = KEVENT_DISABLED;
@@ -351,7 +351,7 @@ TEST_P(FileTest, LastCheckDropsWhatIsOver) {
     const uint64_t handle =
         MustAdd(AddIt(static_cast<uint16_t>(flags | KEVENT_LAST_CHECK)));
     source_->MakeReady();
-    EXPECT_EQ(1u, queue().Unread());
+    ASSERT_EQ(1, queue().Wait(1, PatienceNs()));
     source_->MakeIdle();
     kevent_entry entry = {};
     EXPECT_EQ(0, queue().Copy({&entry, 1}, 0, 0)) << Describe(entry);
@@ -401,7 +401,7 @@ TEST_P(FileTest, TwoQueues) {
   const uint64_t handle = MustAdd(AddIt(0));
   source_->MakeReady();
   ExpectIt(handle);
-  EXPECT_EQ(1u, other.Unread());
+  EXPECT_EQ(1, other.Wait(1, PatienceNs()));
   other.Close();
   ExpectIt(handle);
   MakeIdle();
