@@ -189,6 +189,9 @@ def _make_disks(options, scratch):
     return images
 
 
+_BOOTS = 3
+
+
 def run(options, console_sink, out, err, on_line=None):
     """Runs the options' command in a guest and returns machine.Outcome."""
     with tempfile.TemporaryDirectory(prefix="kevent-vm-") as scratch:
@@ -200,9 +203,16 @@ def run(options, console_sink, out, err, on_line=None):
             disks=_make_disks(options, scratch) if options.disks else {},
             cpus=1 if options.icount else options.cpus, memory_mib=options.memory_mib,
             icount=options.icount, verbose=options.verbose, append=options.append)
-        with open(options.get_to or os.devnull, "wb") as files:
-            return machine.Run(hardware, options.timeout, console_sink, out, err, files,
-                               on_line, interactive=options.command is None).run()
+        # On a busy machine the guest may fail to measure its clock, and hang.
+        for attempt in range(_BOOTS):
+            with open(options.get_to or os.devnull, "wb") as files:
+                outcome = machine.Run(
+                    hardware, options.timeout, console_sink, out, err, files, on_line,
+                    interactive=options.command is None).run()
+            if not outcome.boot_hung or attempt == _BOOTS - 1:
+                break
+            announce("the guest does not boot; once more")
+        return outcome
 
 
 def judge(outcome, findings, timeout):
@@ -210,8 +220,11 @@ def judge(outcome, findings, timeout):
     text = []
     status = outcome.status
     if outcome.timed_out:
-        text.append(f"the guest did not end within {timeout:g} seconds")
-        status = TIMED_OUT
+        if outcome.boot_hung:
+            text.append("the guest did not boot")
+        else:
+            text.append(f"the guest did not end within {timeout:g} seconds")
+        status = BED_FAULT if outcome.boot_hung else TIMED_OUT
     elif outcome.status is None or not outcome.regular:
         text.append("the guest died" if outcome.started else "the guest did not start")
         status = KERNEL_FAULT if outcome.started or findings else BED_FAULT

@@ -93,6 +93,7 @@ class Outcome:
     timed_out: bool = False
     regular: bool = False  # the guest's init came to its end
     started: bool = False  # the command was begun
+    boot_hung: bool = False  # it was not, for too long
     complaints: list = dataclasses.field(default_factory=list)
     missing: list = dataclasses.field(default_factory=list)  # of what --get names
     console: str = ""
@@ -125,6 +126,10 @@ def _raw_terminal(wanted):
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, saved)
+
+
+_BOOT_SECONDS = 120
+# Ten times what it takes, and twice what the debug kernel takes.
 
 
 class Run:
@@ -221,6 +226,12 @@ class Run:
                 if wait <= 0:
                     self._outcome.timed_out = True
                     return
+            if not self._outcome.started and not self._interactive:
+                boot = start + _BOOT_SECONDS - time.monotonic()
+                if boot <= 0:
+                    self._outcome.timed_out = self._outcome.boot_hung = True
+                    return
+                wait = boot if wait is None else min(wait, boot)
             for key, _ in selector.select(wait):
                 if key.data == "terminal":
                     data = os.read(0, 4096)
