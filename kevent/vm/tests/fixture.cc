@@ -227,6 +227,10 @@ void BecomeUser() {
 
 // ---- QueueTest ----
 
+const char* ReadingName(Reading reading) {
+  return reading == Reading::kRing ? "ring" : "copies";
+}
+
 void QueueTest::TearDown() {
   queue_.Close();
   for (int fd : fds_) close(fd);

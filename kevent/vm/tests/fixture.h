@@ -44,7 +44,8 @@ void SetNonBlocking(int fd);
 size_t Fill(int fd);
 // Writes until no byte more goes in; returns how many went.
 size_t Drain(int fd);
-// Reads until nothing is left.
+// Reads until nothing is left. Like Fill it makes a blocking descriptor another
+// one meanwhile: one thread at a time.
 void Send(int fd, std::string_view bytes);
 void ReadExactly(int fd, size_t size);
 // Blocks until that much has come.
@@ -97,6 +98,8 @@ enum class Reading {
   kRing,    // entries are taken from the mapped ring
   kCopies,  // KEVENT_ENTER copies them out
 };
+
+const char* ReadingName(Reading reading);
 
 class QueueTest : public testing::Test {
  protected:

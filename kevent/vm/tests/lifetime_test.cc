@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Descriptors, processes and address spaces that end while they are watched.
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/tls.h>
@@ -67,11 +68,29 @@ Fd TakeDescriptor(int socket) {
   return Fd(fd);
 }
 
+// How often the module is held; -1 if that cannot be seen.
+int References() {
+  FILE* file = fopen("/sys/module/kevent/refcnt", "re");
+  int count = -1;
+  if (!file || fscanf(file, "%d", &count) != 1) count = -1;
+  if (file) fclose(file);
+  return count;
+}
+
 class LifetimeTest : public QueueTest {
  protected:
   void SetUp() override {
     signal(SIGPIPE, SIG_IGN);
+    references_ = References();
     QueueTest::SetUp();
+  }
+  void TearDown() override {
+    QueueTest::TearDown();
+    // What was closed may be gone a moment later.
+    const int64_t deadline = NowNs() + 5 * kSecond;
+    while (References() != references_ && NowNs() < deadline) sched_yield();
+    EXPECT_EQ(references_, References())
+        << "the module is held once for each that holds it";
   }
   // The entry that tells of the close; others of the handle may come before.
   void ExpectBroken(uint64_t handle) {
@@ -86,6 +105,9 @@ class LifetimeTest : public QueueTest {
     }
     FAIL() << "not broken";
   }
+
+ private:
+  int references_ = -1;
 };
 
 // ---- close(2) ----
@@ -326,6 +348,112 @@ TEST_F(LifetimeTest, ClosedWhileAThreadWaits) {
     control.changes = reinterpret_cast<uintptr_t>(&ready);
     EXPECT_EQ(1, ioctl(copy.get(), KEVENT_CONTROL, &control));
     waiter.join();
+  }
+}
+
+TEST_F(LifetimeTest, ClosedWhileItIsRemoved) {
+  // The last close(2) in one thread, the end of its interests in another.
+  for (int round = 0; round < 500; ++round) {
+    Pair pair;
+    switch (round % 3) {
+      case 0:
+        pair = TcpPair();
+        break;
+      case 1:
+        pair = SocketPair(SOCK_STREAM);
+        break;
+      default:
+        pair = TcpPair(AF_INET6);
+    }
+    const int fds[2] = {pair.ours.Release(), pair.peer.Release()};
+    std::array<kevent_sqe, 4> adds = {
+        AddSocket(fds[0], KEVENT_IN), AddSocket(fds[1], KEVENT_IN),
+        AddSocket(fds[0], KEVENT_IN | KEVENT_OUT, KEVENT_EDGE),
+        AddSocket(fds[1], KEVENT_RDHUP, KEVENT_ONESHOT)};
+    ASSERT_EQ(4, queue().Control(adds));
+    std::atomic<bool> go = false;
+    std::thread closer([&] {
+      while (!go) {
+      }
+      close(fds[0]);
+      close(fds[1]);
+    });
+    go = true;
+    for (const kevent_sqe& add : adds) {
+      const int r = queue().Remove(add.handle);
+      EXPECT_TRUE(r == 0 || r == -ENOENT) << r;
+    }
+    closer.join();
+    kevent_entry entry;
+    while (queue().Take(&entry)) {
+    }
+  }
+}
+
+TEST_F(LifetimeTest, AddedWhileItIsClosed) {
+  for (int round = 0; round < 500; ++round) {
+    Pair pair = round % 2 ? TcpPair() : SocketPair(SOCK_STREAM);
+    const int fd = pair.ours.Release();
+    std::atomic<bool> go = false;
+    std::thread closer([&] {
+      while (!go) {
+      }
+      close(fd);
+    });
+    go = true;
+    kevent_sqe add = AddSocket(fd, KEVENT_IN, KEVENT_EDGE);
+    const int r = queue().Make(&add);
+    EXPECT_TRUE(r == 0 || r == -EBADF || r == KEVENT_READY) << r;
+    closer.join();
+    EXPECT_TRUE(AtEnd(pair.peer.get()));
+    kevent_entry entry;
+    while (queue().Take(&entry)) {
+    }
+    queue().Remove(add.handle);
+  }
+}
+
+TEST_F(LifetimeTest, ASocketThatChangesItsFamily) {
+  for (int type : {SOCK_STREAM, SOCK_DGRAM}) {
+    // A socket of IPv6 that speaks to one of IPv4 may become one.
+    sockaddr_in6 address = {};
+    address.sin6_family = AF_INET6;
+    ASSERT_EQ(1, inet_pton(AF_INET6, "::ffff:127.0.0.1", &address.sin6_addr));
+    Fd listener;
+    if (type == SOCK_STREAM) {
+      listener = Listen(AF_INET);
+    } else {
+      listener = Fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+      sockaddr_in any = {};
+      any.sin_family = AF_INET;
+      ASSERT_EQ(0, bind(listener.get(), reinterpret_cast<sockaddr*>(&any),
+                        sizeof any));
+    }
+    sockaddr_in bound;
+    socklen_t length = sizeof bound;
+    ASSERT_EQ(0, getsockname(listener.get(),
+                             reinterpret_cast<sockaddr*>(&bound), &length));
+    address.sin6_port = bound.sin_port;
+    Fd fd(socket(AF_INET6, type | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(0, connect(fd.get(), reinterpret_cast<sockaddr*>(&address),
+                         sizeof address))
+        << strerror(errno);
+    const uint64_t handle = MustAdd(AddSocket(fd.get(), KEVENT_IN));
+    const int family = AF_INET;
+    if (setsockopt(fd.get(), IPPROTO_IPV6, IPV6_ADDRFORM, &family,
+                   sizeof family) != 0) {
+      GTEST_SKIP() << "IPV6_ADDRFORM: " << strerror(errno);
+    }
+    fd.Reset();
+    if (type == SOCK_STREAM) {
+      Fd accepted(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      EXPECT_TRUE(AtEnd(accepted.get()));
+    }
+    const int r = queue().Remove(handle);
+    EXPECT_TRUE(r == 0 || r == -ENOENT) << r;
+    kevent_entry entry;
+    while (queue().Take(&entry)) {
+    }
   }
 }
 

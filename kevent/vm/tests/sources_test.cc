@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What each source tells, in every mode. Files, timers and signals here; inodes
-// are in inodes_test.cc.
+// What files and sockets tell, in every mode.
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 
-#include <algorithm>
 #include <map>
+#include <memory>
 #include <thread>
 #include <tuple>
 
@@ -20,10 +19,6 @@
 
 namespace kevent::raw {
 namespace {
-
-const char* ReadingName(Reading reading) {
-  return reading == Reading::kRing ? "ring" : "copies";
-}
 
 // ---- Files: level, edge, one-shot, dispatch ----
 
@@ -318,6 +313,26 @@ TEST_P(FileTest, ModifyLeavesTheUnreadEntry) {
   ExpectNothing();
 }
 
+TEST_P(FileTest, ChangedWhileItsEntryIsUnread) {
+  // The source is still to be tested once that entry has been read.
+  source_->MakeReady();
+  for (int how = 0; how < 2; ++how) {
+    const uint64_t handle = MustAdd(AddIt(KEVENT_ALWAYS_QUEUE));
+    if (how == 0) {
+      kevent_sqe change = Change(KEVENT_OP_MODIFY, handle);
+      change.events = source_->events();
+      change.flags = KEVENT_ALWAYS_QUEUE;
+      change.user_data = 1;
+      EXPECT_EQ(0, queue().Make(&change));
+    } else {
+      EXPECT_EQ(0, queue().Disable(handle));
+      EXPECT_EQ(0, queue().Enable(handle));
+    }
+    for (int i = 0; i < 3; ++i) ExpectIt(handle);
+    EXPECT_EQ(0, queue().Remove(handle));
+  }
+}
+
 TEST_P(FileTest, RemoveEndsIt) {
   const uint64_t handle = MustAdd(AddIt(0));
   EXPECT_EQ(0, queue().Remove(handle));
@@ -347,7 +362,7 @@ TEST_P(FileTest, LastCheckDropsWhatIsOver) {
   if (!source_->prompt()) GTEST_SKIP() << "news come at any time";
   if (reading() != Reading::kCopies) GTEST_SKIP() << "of entries copied out";
   AllowGaps();
-  for (uint16_t flags : {0, KEVENT_EDGE, KEVENT_DISPATCH}) {
+  for (uint16_t flags : {0, KEVENT_EDGE, KEVENT_DISPATCH, KEVENT_ONESHOT}) {
     const uint64_t handle =
         MustAdd(AddIt(static_cast<uint16_t>(flags | KEVENT_LAST_CHECK)));
     source_->MakeReady();
@@ -360,7 +375,7 @@ TEST_P(FileTest, LastCheckDropsWhatIsOver) {
     source_->MakeReady();
     ExpectIt(handle);
     source_->MakeIdle();
-    EXPECT_EQ(0, queue().Remove(handle));
+    EXPECT_EQ(flags == KEVENT_ONESHOT ? -ENOENT : 0, queue().Remove(handle));
     ExpectNothing();
   }
 }
@@ -576,495 +591,6 @@ TEST_F(HangupTest, TerminalOfAGoneProcess) {
     if (entry.events & KEVENT_HUP) break;
     Drain(master.get());  // the echo
   }
-}
-
-// ---- Timers ----
-
-using TimerCase = std::tuple<int, Reading>;
-
-class TimerTest : public QueueTest,
-                  public testing::WithParamInterface<TimerCase> {
- protected:
-  void SetUp() override {
-    QueueTest::SetUp();
-    Reopen({}, std::get<1>(GetParam()));
-  }
-  int clock() const { return std::get<0>(GetParam()); }
-  int64_t Now() const { return NowNs(clock()); }
-  kevent_sqe Timer(int64_t time, int64_t period = 0, uint16_t flags = 0,
-                   uint64_t user_data = 3) const {
-    return AddTimer(time, period, flags, user_data, clock());
-  }
-  kevent_entry ExpectTimer(uint64_t handle) {
-    kevent_entry entry = Next();
-    EXPECT_EQ(handle, entry.handle) << Describe(entry);
-    EXPECT_EQ(uint16_t{KEVENT_SOURCE_TIMER}, entry.source);
-    EXPECT_EQ(0u, entry.events);
-    EXPECT_GE(entry.data[0], 1u);
-    EXPECT_EQ(0, entry.result);
-    return entry;
-  }
-  // Waits until `time` of this clock has come, by another timer of the queue
-  // with nothing before it.
-  void PassUntil(int64_t time) {
-    const uint64_t handle = MustAdd(
-        AddTimer(time, 0, KEVENT_ABSOLUTE | KEVENT_ALWAYS_QUEUE, 99, clock()));
-    kevent_entry entry = Next();
-    EXPECT_EQ(handle, entry.handle) << "unexpected " << Describe(entry);
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(
-    Clocks, TimerTest,
-    testing::Combine(testing::Values(CLOCK_MONOTONIC, CLOCK_REALTIME,
-                                     CLOCK_BOOTTIME),
-                     testing::Values(Reading::kRing, Reading::kCopies)),
-    [](const auto& info) {
-      const int clock = std::get<0>(info.param);
-      return std::string(clock == CLOCK_MONOTONIC  ? "monotonic_"
-                         : clock == CLOCK_REALTIME ? "realtime_"
-                                                   : "boottime_") +
-             ReadingName(std::get<1>(info.param));
-    });
-
-TEST_P(TimerTest, FiresOnce) {
-  const int64_t start = Now();
-  const uint64_t handle = MustAdd(Timer(20 * kMs));
-  kevent_entry entry = ExpectTimer(handle);
-  EXPECT_GE(Now(), start + 20 * kMs);
-  EXPECT_EQ(1u, entry.data[0]);
-  EXPECT_EQ(3u, entry.user_data);
-  EXPECT_TRUE(entry.flags & KEVENT_ENTRY_DONE);
-  EXPECT_EQ(-ENOENT, queue().Remove(handle));
-  ExpectNothing();
-}
-
-TEST_P(TimerTest, FiresAtATime) {
-  const int64_t time = Now() + 20 * kMs;
-  const uint64_t handle = MustAdd(Timer(time, 0, KEVENT_ABSOLUTE));
-  EXPECT_TRUE(ExpectTimer(handle).flags & KEVENT_ENTRY_DONE);
-  EXPECT_GE(Now(), time);
-}
-
-TEST_P(TimerTest, TimesThatAreOver) {
-  for (auto [time, flags] : {std::pair<int64_t, uint16_t>{0, 0},
-                             {0, KEVENT_ABSOLUTE},
-                             {1, KEVENT_ABSOLUTE},
-                             {Now() - kSecond, KEVENT_ABSOLUTE}}) {
-    const uint64_t handle = MustAdd(
-        Timer(time, 0, static_cast<uint16_t>(flags | KEVENT_ALWAYS_QUEUE)));
-    kevent_entry entry = ExpectTimer(handle);
-    EXPECT_EQ(1u, entry.data[0]);
-    EXPECT_TRUE(entry.flags & KEVENT_ENTRY_DONE);
-  }
-  ExpectNothing();
-}
-
-TEST_P(TimerTest, InTheOrderOfTheirTimes) {
-  const int64_t base = Now() + 30 * kMs;
-  std::vector<uint64_t> handles(10);
-  for (int i = 9; i >= 0; --i) {
-    handles[i] = MustAdd(Timer(base + i * 5 * kMs, 0, KEVENT_ABSOLUTE));
-  }
-  for (int i = 0; i < 10; ++i) ExpectTimer(handles[i]);
-  ExpectNothing();
-}
-
-TEST_P(TimerTest, PeriodsAreCounted) {
-  constexpr int64_t kPeriod = 5 * kMs;
-  const int64_t before = Now();
-  const uint64_t handle = MustAdd(Timer(kPeriod, kPeriod));
-  const int64_t after = Now();
-  uint64_t fired = 0;
-  for (int i = 0; i < 5; ++i) {
-    kevent_entry entry = ExpectTimer(handle);
-    EXPECT_TRUE(entry.flags & KEVENT_ENTRY_MORE);
-    fired += entry.data[0];
-    const int64_t possible = (Now() - before) / kPeriod;
-    EXPECT_LE(fired, static_cast<uint64_t>(possible));
-  }
-  EXPECT_GE(fired, 5u);
-  // Those while an entry is unread come with the next one.
-  kevent_sqe other =
-      AddTimer(after + 100 * kPeriod, 0, KEVENT_ABSOLUTE, 7, clock());
-  ASSERT_EQ(0, queue().Make(&other));
-  for (;;) {
-    ASSERT_GT(queue().Wait(2, PatienceNs()), 1) << "one of each";
-    kevent_entry entry = Next();
-    if (entry.handle == handle) {
-      fired += entry.data[0];
-      entry = Next();
-    }
-    if (entry.handle == other.handle) break;
-    ASSERT_EQ(handle, entry.handle);
-    fired += entry.data[0];
-  }
-  EXPECT_GE(Now(), after + 100 * kPeriod);
-  EXPECT_EQ(0, queue().Disable(handle));
-  EXPECT_LE(fired, static_cast<uint64_t>((Now() - before) / kPeriod));
-}
-
-TEST_P(TimerTest, NoneIsLostWhileUnread) {
-  constexpr int64_t kPeriod = kMs;
-  const int64_t base = Now();
-  const uint64_t handle =
-      MustAdd(Timer(base + kPeriod, kPeriod, KEVENT_ABSOLUTE));
-  // Its own queue waits, so that this one's entry stays unread.
-  Queue other;
-  ASSERT_EQ(0, other.Open());
-  kevent_sqe late =
-      AddTimer(base + 100 * kPeriod, 0, KEVENT_ABSOLUTE, 0, clock());
-  ASSERT_EQ(0, other.Make(&late));
-  ASSERT_EQ(1, other.Wait(1, PatienceNs()));
-  uint64_t fired = 0;
-  int entries = 0;
-  for (int64_t deadline = NowNs() + PatienceNs(); fired < 100; ++entries) {
-    ASSERT_LT(NowNs(), deadline) << fired;
-    fired += ExpectTimer(handle).data[0];
-  }
-  EXPECT_LE(fired, static_cast<uint64_t>((Now() - base) / kPeriod));
-  EXPECT_EQ(0, queue().Remove(handle));
-}
-
-TEST_P(TimerTest, OneShotWithAPeriod) {
-  const uint64_t handle = MustAdd(Timer(kMs, kMs, KEVENT_ONESHOT));
-  EXPECT_TRUE(ExpectTimer(handle).flags & KEVENT_ENTRY_DONE);
-  EXPECT_EQ(-ENOENT, queue().Remove(handle));
-  PassUntil(Now() + 10 * kMs);
-}
-
-TEST_P(TimerTest, DispatchSilencesIt) {
-  const uint64_t handle = MustAdd(Timer(kMs, kMs, KEVENT_DISPATCH));
-  EXPECT_TRUE(ExpectTimer(handle).flags & KEVENT_ENTRY_MORE);
-  PassUntil(Now() + 10 * kMs);
-  const int enabled = queue().Enable(handle);
-  EXPECT_EQ(0, enabled);
-  ExpectTimer(handle);
-  PassUntil(Now() + 10 * kMs);
-}
-
-TEST_P(TimerTest, DisableAndEnable) {
-  const uint64_t handle = MustAdd(Timer(20 * kMs, 5 * kMs));
-  EXPECT_EQ(0, queue().Disable(handle));
-  PassUntil(Now() + 50 * kMs);
-  EXPECT_EQ(0, queue().Enable(handle));
-  ExpectTimer(handle);
-}
-
-TEST_P(TimerTest, Removed) {
-  const int64_t time = Now() + 20 * kMs;
-  std::vector<uint64_t> handles;
-  for (int i = 0; i < 20; ++i) {
-    handles.push_back(MustAdd(Timer(time + i * 10'000, 0, KEVENT_ABSOLUTE)));
-  }
-  handles.push_back(MustAdd(Timer(20 * kMs, KEVENT_TIMER_MIN_NS * 1000)));
-  if (Now() >= time) GTEST_SKIP() << "this machine is too slow for it";
-  for (uint64_t handle : handles) {
-    // The last one may be firing at this moment.
-    EXPECT_EQ(0, queue().Remove(handle));
-  }
-  if (queue().Unread() > 0) GTEST_SKIP() << "this machine is too slow for it";
-  PassUntil(time + 30 * kMs);
-  ExpectNothing();
-}
-
-TEST_P(TimerTest, Modified) {
-  const uint64_t handle = MustAdd(Timer(3600 * kSecond));
-  kevent_sqe change = Change(KEVENT_OP_MODIFY, handle);
-  change.arg[0] = 10 * kMs;
-  change.user_data = 4;
-  const int64_t start = Now();
-  EXPECT_EQ(0, queue().Make(&change));
-  EXPECT_EQ(4u, ExpectTimer(handle).user_data);
-  EXPECT_GE(Now(), start + 10 * kMs);
-  const uint64_t soon = MustAdd(Timer(kSecond));
-  change = Change(KEVENT_OP_MODIFY, soon);
-  change.arg[0] = 3600 * kSecond;
-  EXPECT_EQ(0, queue().Make(&change));
-  change.arg[0] = 0;
-  change.result = 0;
-  change.arg[1] = 1;
-  EXPECT_EQ(-EINVAL, queue().Make(&change));
-  PassUntil(Now() + kSecond);
-  EXPECT_EQ(0, queue().Remove(soon));
-}
-
-TEST_P(TimerTest, TheShortestPeriod) {
-  const uint64_t handle = MustAdd(Timer(0, KEVENT_TIMER_MIN_NS));
-  // It must not keep a processor from everything else.
-  ASSERT_GE(queue().Wait(1, PatienceNs()), 1);
-  EXPECT_EQ(0, queue().Remove(handle));
-  kevent_entry entry;
-  ASSERT_GE(queue().Look(), 0);
-  while (queue().Unread() > 0) {
-    entry = Next();
-    EXPECT_EQ(handle, entry.handle);
-  }
-  ExpectNothing();
-}
-
-// ---- Signals ----
-
-class SignalTest : public QueueTest,
-                   public testing::WithParamInterface<Reading> {
- protected:
-  void SetUp() override {
-    sigset_t mask;
-    sigemptyset(&mask);
-    for (int signo : {SIGUSR1, SIGUSR2, SIGRTMIN + 1, SIGCHLD}) {
-      sigaddset(&mask, signo);
-    }
-    pthread_sigmask(SIG_BLOCK, &mask, &before_);
-    QueueTest::SetUp();
-    Reopen({}, GetParam());
-  }
-  void TearDown() override {
-    QueueTest::TearDown();
-    const timespec none = {0, 0};
-    sigset_t all;
-    sigfillset(&all);
-    while (sigtimedwait(&all, nullptr, &none) > 0) {
-    }
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-  kevent_entry ExpectSignal(uint64_t handle, int signo) {
-    kevent_entry entry = Next();
-    EXPECT_EQ(handle, entry.handle) << Describe(entry);
-    EXPECT_EQ(uint16_t{KEVENT_SOURCE_SIGNAL}, entry.source);
-    EXPECT_EQ(static_cast<uint32_t>(signo), entry.events);
-    return entry;
-  }
-  static bool IsPending(int signo) {
-    sigset_t pending;
-    sigpending(&pending);
-    return sigismember(&pending, signo);
-  }
-
- private:
-  sigset_t before_;
-};
-
-INSTANTIATE_TEST_SUITE_P(Readings, SignalTest,
-                         testing::Values(Reading::kRing, Reading::kCopies),
-                         [](const auto& info) {
-                           return std::string(ReadingName(info.param));
-                         });
-
-TEST_P(SignalTest, IsTakenByEnter) {
-  const uint64_t handle = MustAdd(AddSignal(SIGUSR1, 0, 11));
-  ExpectNothing();
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_FALSE(queue().Pending());
-    ASSERT_EQ(0, kill(getpid(), SIGUSR1));
-    EXPECT_TRUE(queue().Pending());
-    EXPECT_EQ(0u, queue().Unread());
-    EXPECT_TRUE(IsPending(SIGUSR1));
-    EXPECT_TRUE(PollNow(queue().fd(), POLLIN) & POLLIN);
-    kevent_entry entry = ExpectSignal(handle, SIGUSR1);
-    EXPECT_EQ(11u, entry.user_data);
-    EXPECT_EQ(SI_USER, entry.result);
-    EXPECT_EQ(static_cast<uint32_t>(getpid()),
-              static_cast<uint32_t>(entry.data[0] >> 32));
-    EXPECT_EQ(getuid(), static_cast<uint32_t>(entry.data[0]));
-    EXPECT_EQ(0u, entry.data[1]);
-    EXPECT_TRUE(entry.flags & KEVENT_ENTRY_MORE);
-    EXPECT_FALSE(IsPending(SIGUSR1));
-    ExpectNothing();
-    EXPECT_FALSE(queue().Pending());
-  }
-}
-
-TEST_P(SignalTest, QueuedValuesInTheirOrder) {
-  const int signo = SIGRTMIN + 1;
-  const uint64_t handle = MustAdd(AddSignal(signo));
-  for (uint64_t i = 1; i <= 20; ++i) {
-    sigval value;
-    value.sival_ptr = reinterpret_cast<void*>(i * 0x100000001);
-    ASSERT_EQ(0, sigqueue(getpid(), signo, value));
-  }
-  for (uint64_t i = 1; i <= 20; ++i) {
-    kevent_entry entry = ExpectSignal(handle, signo);
-    EXPECT_EQ(i * 0x100000001, entry.data[1]);
-    EXPECT_EQ(SI_QUEUE, entry.result);
-  }
-  ExpectNothing();
-  EXPECT_FALSE(IsPending(signo));
-}
-
-TEST_P(SignalTest, PendingBeforeItIsAdded) {
-  ASSERT_EQ(0, kill(getpid(), SIGUSR1));
-  kevent_sqe add = AddSignal(SIGUSR1, KEVENT_ALWAYS_QUEUE);
-  ASSERT_EQ(0, queue().Make(&add));
-  ExpectSignal(add.handle, SIGUSR1);
-}
-
-TEST_P(SignalTest, FromAnotherProcess) {
-  const uint64_t handle = MustAdd(AddSignal(SIGUSR2));
-  const pid_t us = getpid();
-  Child child([us] { CHILD_CHECK(kill(us, SIGUSR2) == 0); });
-  kevent_entry entry = ExpectSignal(handle, SIGUSR2);
-  EXPECT_EQ(static_cast<uint32_t>(child.pid()),
-            static_cast<uint32_t>(entry.data[0] >> 32));
-  EXPECT_CHILD_OK(child);
-}
-
-TEST_P(SignalTest, WakesAWaitingThread) {
-  const uint64_t handle = MustAdd(AddSignal(SIGUSR1));
-  std::thread sender([] { kill(getpid(), SIGUSR1); });
-  ExpectSignal(handle, SIGUSR1);
-  sender.join();
-}
-
-TEST_P(SignalTest, EachHasItsOwnInterest) {
-  const uint64_t one = MustAdd(AddSignal(SIGUSR1));
-  const uint64_t two = MustAdd(AddSignal(SIGUSR2));
-  ASSERT_EQ(0, kill(getpid(), SIGUSR2));
-  ExpectSignal(two, SIGUSR2);
-  ASSERT_EQ(0, kill(getpid(), SIGUSR1));
-  ExpectSignal(one, SIGUSR1);
-  EXPECT_EQ(0, queue().Remove(one));
-  ASSERT_EQ(0, kill(getpid(), SIGUSR1));
-  ExpectNothing();
-  EXPECT_TRUE(IsPending(SIGUSR1)) << "it is the caller's again";
-}
-
-TEST_P(SignalTest, OneShotDispatchAndDisabled) {
-  const uint64_t once = MustAdd(AddSignal(SIGUSR1, KEVENT_ONESHOT));
-  ASSERT_EQ(0, kill(getpid(), SIGUSR1));
-  EXPECT_TRUE(ExpectSignal(once, SIGUSR1).flags & KEVENT_ENTRY_DONE);
-  EXPECT_EQ(-ENOENT, queue().Remove(once));
-  ASSERT_EQ(0, kill(getpid(), SIGUSR1));
-  ExpectNothing();
-  EXPECT_TRUE(IsPending(SIGUSR1));
-  const uint64_t quiet = MustAdd(AddSignal(SIGUSR2, KEVENT_DISPATCH));
-  ASSERT_EQ(0, kill(getpid(), SIGUSR2));
-  ExpectSignal(quiet, SIGUSR2);
-  EXPECT_GE(queue().Enable(quiet), 0);
-  ASSERT_EQ(0, kill(getpid(), SIGUSR2));
-  ExpectSignal(quiet, SIGUSR2);
-}
-
-TEST_P(SignalTest, SignalsOfATimerOfThePosixKind) {
-  const uint64_t handle = MustAdd(AddSignal(SIGRTMIN + 1));
-  sigevent event = {};
-  event.sigev_notify = SIGEV_SIGNAL;
-  event.sigev_signo = SIGRTMIN + 1;
-  event.sigev_value.sival_int = 42;
-  timer_t timer;
-  ASSERT_EQ(0, timer_create(CLOCK_MONOTONIC, &event, &timer));
-  itimerspec spec = {};
-  spec.it_value.tv_nsec = kMs;
-  ASSERT_EQ(0, timer_settime(timer, 0, &spec, nullptr));
-  kevent_entry entry = ExpectSignal(handle, SIGRTMIN + 1);
-  EXPECT_EQ(SI_TIMER, entry.result);
-  EXPECT_EQ(42u, static_cast<uint32_t>(entry.data[1]));
-  EXPECT_EQ(0, timer_delete(timer));
-}
-
-// ---- User events ----
-
-class UserTest : public QueueTest, public testing::WithParamInterface<Reading> {
- protected:
-  void SetUp() override {
-    QueueTest::SetUp();
-    Reopen({}, GetParam());
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(Readings, UserTest,
-                         testing::Values(Reading::kRing, Reading::kCopies),
-                         [](const auto& info) {
-                           return std::string(ReadingName(info.param));
-                         });
-
-TEST_P(UserTest, Happens) {
-  const uint64_t handle = MustAdd(AddUser(0, 17));
-  ExpectNothing();
-  for (uint64_t i = 1; i <= 3; ++i) {
-    EXPECT_EQ(0, queue().Ready(handle, i << 40));
-    kevent_entry entry = Expect(handle, 0);
-    EXPECT_EQ(uint16_t{KEVENT_SOURCE_USER}, entry.source);
-    EXPECT_EQ(17u, entry.user_data);
-    EXPECT_EQ(i << 40, entry.data[0]);
-    EXPECT_EQ(1u, entry.data[1]);
-    EXPECT_EQ(0u, entry.data[2]);
-    EXPECT_TRUE(entry.flags & KEVENT_ENTRY_MORE);
-    ExpectNothing();
-  }
-}
-
-TEST_P(UserTest, NoneIsLost) {
-  const uint64_t handle = MustAdd(AddUser());
-  for (uint64_t i = 1; i <= 100; ++i) EXPECT_EQ(0, queue().Ready(handle, i));
-  uint64_t count = 0, last = 0;
-  while (count < 100) {
-    kevent_entry entry = Expect(handle, 0);
-    ASSERT_GE(entry.data[1], 1u);
-    count += entry.data[1];
-    EXPECT_EQ(count, entry.data[0]) << "the last one it stands for";
-    last = entry.data[0];
-  }
-  EXPECT_EQ(100u, last);
-  ExpectNothing();
-}
-
-TEST_P(UserTest, OneShotDispatchAndDisabled) {
-  const uint64_t once = MustAdd(AddUser(KEVENT_ONESHOT));
-  EXPECT_EQ(0, queue().Ready(once));
-  EXPECT_TRUE(Expect(once, 0).flags & KEVENT_ENTRY_DONE);
-  EXPECT_EQ(-ENOENT, queue().Ready(once));
-  const uint64_t quiet = MustAdd(AddUser(KEVENT_DISPATCH));
-  EXPECT_EQ(0, queue().Ready(quiet, 1));
-  EXPECT_EQ(1u, Expect(quiet, 0).data[0]);
-  EXPECT_EQ(0, queue().Ready(quiet, 2));
-  ExpectNothing();
-  EXPECT_EQ(0, queue().Enable(quiet));
-  ExpectNothing();
-  EXPECT_EQ(0, queue().Ready(quiet, 3));
-  EXPECT_EQ(3u, Expect(quiet, 0).data[0]);
-  const uint64_t silent = MustAdd(AddUser(KEVENT_DISABLED));
-  EXPECT_EQ(0, queue().Ready(silent, 4));
-  ExpectNothing();
-  EXPECT_EQ(0, queue().Enable(silent));
-  EXPECT_EQ(0, queue().Ready(silent, 5));
-  EXPECT_EQ(5u, Expect(silent, 0).data[0]);
-}
-
-TEST_P(UserTest, ModifyChangesWhatItSays) {
-  const uint64_t handle = MustAdd(AddUser(0, 1));
-  kevent_sqe change = Change(KEVENT_OP_MODIFY, handle);
-  change.user_data = 2;
-  EXPECT_EQ(0, queue().Make(&change));
-  EXPECT_EQ(0, queue().Ready(handle));
-  EXPECT_EQ(2u, Expect(handle, 0).user_data);
-}
-
-TEST_P(UserTest, FromOtherThreads) {
-  constexpr int kThreads = 4;
-  constexpr uint64_t kEach = 200;
-  std::vector<uint64_t> handles;
-  for (int i = 0; i < kThreads; ++i) {
-    handles.push_back(MustAdd(AddUser(0, static_cast<uint64_t>(i))));
-  }
-  std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([this, handle = handles[i]] {
-      for (uint64_t k = 1; k <= kEach; ++k) {
-        EXPECT_EQ(0, queue().Ready(handle, k));
-      }
-    });
-  }
-  std::map<uint64_t, uint64_t> counts;
-  for (uint64_t total = 0; total < kThreads * kEach;) {
-    kevent_entry entry = Next();
-    if (entry.handle == kNoHandle) break;
-    counts[entry.handle] += entry.data[1];
-    total += entry.data[1];
-    EXPECT_EQ(counts[entry.handle], entry.data[0]) << "out of order";
-  }
-  for (std::thread& thread : threads) thread.join();
-  for (uint64_t handle : handles) EXPECT_EQ(kEach, counts[handle]);
-  ExpectNothing();
 }
 
 }  // namespace

@@ -317,6 +317,47 @@ TEST_F(ThreadsTest, AKilledProcessWithManyWaiters) {
   }
 }
 
+// ---- KEVENT_LAST_CHECK against a thief ----
+
+class ThiefTest : public ThreadsTest,
+                  public testing::WithParamInterface<uint16_t> {};
+
+INSTANTIATE_TEST_SUITE_P(Modes, ThiefTest,
+                         testing::Values(0, KEVENT_EDGE, KEVENT_DISPATCH,
+                                         KEVENT_ONESHOT));
+
+TEST_P(ThiefTest, ADroppedEntryIsNotTheLast) {
+  // Somebody else reads what an entry tells of, at any moment. Whatever he
+  // leaves is told to the one who waits.
+  Queue own;
+  ASSERT_EQ(0, own.Open());
+  const uint16_t flags = static_cast<uint16_t>(GetParam() | KEVENT_LAST_CHECK);
+  const int64_t end = NowNs() + Duration() / 5;
+  int rounds = 0;
+  while (NowNs() < end) {
+    const int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    kevent_sqe add = AddPoll(event, KEVENT_IN, flags);
+    ASSERT_EQ(0, own.Make(&add));
+    std::thread waiter([&] {
+      kevent_entry entry = {};
+      ASSERT_EQ(1, own.Copy({&entry, 1}, 1, PatienceNs())) << rounds;
+      EXPECT_EQ(add.handle, entry.handle);
+    });
+    for (int i = 0; i < 20; ++i) {
+      eventfd_write(event, 1);
+      eventfd_t value;
+      eventfd_read(event, &value);
+    }
+    eventfd_write(event, 1);
+    waiter.join();
+    if (HasFailure()) break;
+    own.Remove(add.handle);
+    close(event);
+    ++rounds;
+  }
+  printf("%d rounds\n", rounds);
+}
+
 // ---- Races: bounded in time, with a seed ----
 
 TEST_F(ThreadsTest, RemovalAgainstDelivery) {
@@ -328,8 +369,11 @@ TEST_F(ThreadsTest, RemovalAgainstDelivery) {
   std::vector<Pair> pipes, sockets;
   std::vector<int> events;
   for (int i = 0; i < kSources; ++i) {
+    // Several threads read them: they must not change their flags.
     pipes.push_back(PipePair());
+    SetNonBlocking(pipes.back().ours.get());
     sockets.push_back(TcpPair());
+    SetNonBlocking(sockets.back().ours.get());
     events.push_back(Own(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)));
   }
   std::vector<std::thread> writers;
