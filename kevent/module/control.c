@@ -127,7 +127,8 @@ void kevent_remove(struct kevent *k)
 }
 
 /*
- * Removes interests that have made their last entry.
+ * Removes interests that have made their last entry. One that is tested again
+ * when that entry is copied out, and the younger ones behind it, stay until then.
  * Context: process, u->mutex held.
  */
 void kevent_reap(struct kevent_user *u)
@@ -139,6 +140,9 @@ void kevent_reap(struct kevent_user *u)
 
 		spin_lock_irq(&u->lock);
 		k = list_first_entry_or_null(&u->reap, struct kevent, test);
+		if (k && k->flags & KEVENT_LAST_CHECK && k->ops->test &&
+		    kevent_is_unread(k))
+			k = NULL;
 		spin_unlock_irq(&u->lock);
 		/* It stays: only the mutex's holder takes from that list. */
 		if (!k)
@@ -377,6 +381,11 @@ void kevent_change(struct kevent_user *u, struct kevent_sqe *s, bool in_ring)
 		return;
 	}
 	k = kevent_find(u, s->handle);
+	if (k && READ_ONCE(k->state) & KEVENT_FINISHED) {
+		/* From now on its last entry stands, for the user knows. */
+		kevent_remove(k);
+		k = NULL;
+	}
 	if (!k) {
 		s->result = -ENOENT;
 		return;

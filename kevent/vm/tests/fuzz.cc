@@ -595,11 +595,12 @@ class Caller {
     // One's own: and right again afterwards.
     const uint32_t head = own_.head(), tail = own_.sq_tail();
     const uint32_t next = head + static_cast<uint32_t>(dice_.Number());
-    const bool nonsense = own_.tail() - next > own_.cq_entries();
+    const uint32_t written = own_.tail();  // once: more come at any time
+    const bool nonsense = written - next > own_.cq_entries();
     // What was read shall not come again, and be taken for the kernel's fault.
     if (!nonsense && static_cast<int32_t>(next - head) < 0) return;
     // Nor shall it become true by what happens meanwhile.
-    if (nonsense && next - own_.tail() < 1000) return;
+    if (nonsense && next - written < 1000) return;
     own_.set_head(next);
     if (dice_.OneIn(2)) own_.set_sq_tail(static_cast<uint32_t>(dice_.Number()));
     const int r = own_.Look();
