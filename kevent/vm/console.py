@@ -24,7 +24,6 @@ _REPORTS = re.compile("|".join((
     r"KMSAN: ",
     r"KCSAN: ",
     r"UBSAN: ",
-    r"kmemleak: \d+ new suspected memory leaks",
     r"unreferenced object 0x",
     r"possible (?:circular|recursive|irq|.*lock).* (?:detected|dependency)",
     r"possible deadlock",

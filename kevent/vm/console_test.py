@@ -20,7 +20,6 @@ BUG: KFENCE: use-after-free read in test+0xa6/0x200
 BUG: KMSAN: uninit-value in strlen+0x3b/0xa0
 BUG: KCSAN: data-race in a / b
 UBSAN: array-index-out-of-bounds in kevent/module/ring.c:20:3
-kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
 unreferenced object 0xffff888003b5c3c0 (size 64):
 WARNING: possible circular locking dependency detected
 WARNING: possible recursive locking detected
@@ -54,6 +53,7 @@ Probing EDD (edd=off to disable)... ok
 [    2.138123] AMD-Vi: AMD IOMMUv2 functionality not available on this system - This is not a bug.
 [    3.500000] Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar
 [    3.500001] kmemleak: Kernel memory leak detector initialized (mem pool available: 39000)
+[    3.500001] kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
 [    3.500002] kevent: loading out-of-tree module taints kernel.
 [    5.139671] EXT4-fs (vda): mounted filesystem with ordered data mode. Quota mode: none.
 [    6.000000] crash_test[99]: segfault at 0 ip 0000 sp 0000 error 4 in crash_test[400000+1000]
