@@ -75,6 +75,21 @@ static long kevent_user_limit(void)
 	return min_t(unsigned long, limit, LONG_MAX);
 }
 
+/* Counts an interest or operation of the user; false at his limit. Any context. */
+bool kevent_account_charge(struct kevent_account *account)
+{
+	if (atomic_long_inc_return(&account->interests) <= kevent_user_limit())
+		return true;
+	atomic_long_dec(&account->interests);
+	return false;
+}
+
+/* Context: any. */
+void kevent_account_uncharge(struct kevent_account *account)
+{
+	atomic_long_dec(&account->interests);
+}
+
 /* ---- The table ---- */
 
 /* Context: process, u->mutex held. NULL: there is none. */
@@ -122,7 +137,7 @@ void kevent_remove(struct kevent *k)
 	u->interests--;
 	if (k->flags & KEVENT_LAST_CHECK)
 		u->last_checks--;
-	atomic_long_dec(&u->account->interests);
+	kevent_account_uncharge(u->account);
 	kfree_rcu(k, rcu);
 }
 
@@ -206,11 +221,8 @@ static int kevent_add(struct kevent_user *u, struct kevent_sqe *s, bool in_ring)
 		return -EINVAL;
 	if (u->interests >= u->max_interests)
 		return -ENOSPC;
-	if (atomic_long_inc_return(&u->account->interests) >
-	    kevent_user_limit()) {
-		r = -ENOSPC;
-		goto limit;
-	}
+	if (!kevent_account_charge(u->account))
+		return -ENOSPC;
 	k = kzalloc(sizeof(*k), GFP_KERNEL_ACCOUNT);
 	if (!k) {
 		r = -ENOMEM;
@@ -250,7 +262,7 @@ static int kevent_add(struct kevent_user *u, struct kevent_sqe *s, bool in_ring)
 table:
 	kfree(k);
 limit:
-	atomic_long_dec(&u->account->interests);
+	kevent_account_uncharge(u->account);
 	return r;
 }
 

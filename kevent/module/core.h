@@ -6,6 +6,7 @@
  * kevent	an interest of one queue in one source
  * kevent_sock	what is known of one watched socket (poll.c); the storages of
  *		other sources are the kernel's own: wait queues, fsnotify marks
+ * kevent_op	a pending operation of network AIO (op.c)
  *
  * Locks, outermost first:
  *	kevent_user.consume	mutex: copying entries out
@@ -42,6 +43,7 @@ struct kevent;
 struct kevent_user;
 struct kevent_sock;
 struct kevent_mark;
+struct kevent_read;
 struct fsnotify_group;
 
 /* What is written into an entry beside the interest's own words. */
@@ -145,6 +147,10 @@ struct kevent {
 };
 
 struct kevent_account;
+struct kevent_op;
+struct kevent_pool;
+
+#define KEVENT_LANES	2048	/* hash buckets of pending operations */
 
 struct kevent_user {
 	struct mutex mutex;		/* the table, changes, tests */
@@ -162,6 +168,17 @@ struct kevent_user {
 	struct irq_work poll_work;	/* wakes poll_wait */
 	u32 sq_head;
 
+	/* Operations; u->mutex. */
+	fl_owner_t files;		/* the opener's table; only compared */
+	struct list_head *lanes;	/* kevent_op.lane, oldest first */
+	unsigned int ops;
+	struct list_head spare;		/* kevent_op.run, to be used again */
+	unsigned int spares;
+	struct list_head starved;	/* kevent_op.run: no buffer in the pool */
+	struct list_head owners;	/* for threads with `files` */
+	struct kevent_pool *pools[KEVENT_MAX_POOLS];
+	struct delayed_work run_work;
+
 	struct kevent_ring *ring;	/* set once, by KEVENT_SETUP */
 	struct kevent_entry *cq;
 	struct kevent_sqe *sq;
@@ -178,8 +195,13 @@ struct kevent_user {
 	struct list_head test;		/* something happened, unknown what */
 	struct list_head later;		/* could not be tested just now */
 	struct list_head reap;		/* finished, to be removed */
+	struct list_head runnable;	/* kevent_op.run: its socket is ready */
+	struct list_head stalled;	/* kevent_op.run: no room in the ring */
+	struct list_head done;		/* kevent_op.run: wait for room, counted
+					 * in ready_count */
 	bool signals_pending;		/* since somebody last looked */
-	unsigned int signal_count;	/* how often there were any */
+	unsigned int news;		/* how often each thread had to look for
+					 * what is its own: signals, accepts */
 	u64 deferred, wakeups, high_water;
 
 	wait_queue_head_t wait;		/* KEVENT_ENTER */
@@ -198,13 +220,18 @@ bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events);
 void kevent_flush(struct kevent_user *u);
 bool kevent_something_waits(const struct kevent_user *u);
 void kevent_note_pending(struct kevent_user *u);
-void kevent_wake(struct kevent_user *u, bool all);
+bool kevent_wake(struct kevent_user *u, bool all);
 void kevent_poll_work(struct irq_work *work);
 bool kevent_reserve(struct kevent_user *u);
 void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe);
 u32 kevent_unread(const struct kevent_user *u);
 u32 kevent_available(const struct kevent_user *u);
 bool kevent_is_unread(const struct kevent *k);
+bool kevent_show_last(struct kevent_user *u, struct kevent_op *op);
+void kevent_show_reserved(struct kevent_user *u, struct kevent_op *op);
+void kevent_unreserve(struct kevent_user *u);
+bool kevent_has_room(const struct kevent_user *u);
+void kevent_set_pending(struct kevent_user *u);
 
 /* control.c */
 void kevent_change(struct kevent_user *u, struct kevent_sqe *sqe, bool in_ring);
@@ -214,6 +241,8 @@ struct kevent *kevent_find(struct kevent_user *u, u64 handle);
 struct kevent_account *kevent_account_get(void);
 void kevent_account_put(struct kevent_account *account);
 long kevent_account_interests(const struct kevent_account *account);
+bool kevent_account_charge(struct kevent_account *account);
+void kevent_account_uncharge(struct kevent_account *account);
 
 /* enter.c */
 long kevent_control_call(struct kevent_user *u, void __user *argument);
@@ -222,6 +251,77 @@ void kevent_test_heard(struct kevent_user *u);
 void kevent_test_all(struct kevent_user *u);
 int kevent_copy_struct(void *to, size_t size, size_t least,
 		       const void __user *from, u32 *given);
+
+/* op.c */
+struct kevent_op {
+	struct kevent_user *user;
+	struct list_head lane;	/* user->lanes */
+	struct list_head run;	/* of user: runnable, stalled, starved, done ... */
+	u64 user_data;
+	u64 handle;
+	u64 address;
+	u64 bytes;		/* or pieces of a vector */
+	s64 total;		/* bytes that are success; -1: any */
+	s64 done;		/* bytes so far; connect: 1 once begun; the result */
+	u64 data;		/* of its entry */
+	u32 events;		/* KEVENT_RECV_POOL ... */
+	u16 flags;		/* KEVENT_MULTISHOT ... */
+	u16 entry_flags;
+	u8 opcode;
+	u8 state;		/* user->lock */
+	bool again;		/* woken while it ran; user->lock */
+	bool hooked;
+	u32 wanted;		/* mask of its direction */
+	fl_owner_t files;	/* of its submitter */
+	struct inode *inode;	/* held, of the socket */
+	struct file *file;	/* held, of the socket; NULL for Unix sockets */
+	struct kevent_hook hook;
+	struct kevent_pool *pool;
+
+	/* sendfile */
+	struct file *source;	/* held */
+	loff_t offset;
+	u64 length;
+	struct kevent_parts parts;
+	struct kevent_read *read; /* under way; kevent_read_lock */
+	struct kevent_read *buffer; /* what it has read */
+	int read_error;
+	bool by_copy;		/* pages cannot be sent by reference */
+	bool missed;		/* a read did not bring the page */
+};
+
+/* What a try returns if neither the result is there nor the socket waited for. */
+#define KEVENT_WAITS	S64_MIN
+
+static inline bool kevent_is_operation(u8 opcode)
+{
+	return opcode >= KEVENT_OP_ACCEPT && opcode < KEVENT_OP_CANCEL;
+}
+
+struct kevent_op *kevent_op_alloc(struct kevent_user *u);
+void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s);
+int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s);
+bool kevent_ops_wait(const struct kevent_user *u);
+void kevent_ops_run(struct kevent_user *u);
+void kevent_ops_end(struct kevent_user *u);
+void kevent_op_free(struct kevent_op *op);
+void kevent_run_work(struct work_struct *work);
+long kevent_register_call(struct kevent_user *u, void __user *argument);
+void kevent_pools_free(struct kevent_user *u);
+void kevent_op_wake(struct kevent_op *op);
+bool kevent_op_sleep(struct kevent_op *op);
+s64 kevent_op_yield(struct kevent_op *op);
+s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
+		      u64 bytes, bool more);
+int kevent_op_init(void);
+void kevent_op_exit(void);
+
+/* sendfile.c */
+int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s);
+s64 kevent_try_sendfile(struct kevent_op *op, struct socket *sock);
+void kevent_read_detach(struct kevent_op *op);
+int kevent_read_init(void);
+void kevent_read_exit(void);
 
 /* poll.c */
 extern const struct kevent_source_ops kevent_poll_ops;

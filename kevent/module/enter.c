@@ -91,7 +91,7 @@ long kevent_control_call(struct kevent_user *u, void __user *argument)
 
 /*
  * Takes elements of the submission ring, each copied before it is looked at.
- * Context: process, u->mutex held.
+ * Context: process of the opener, u->mutex held, which it may drop for a while.
  */
 static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 {
@@ -107,16 +107,33 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 			struct kevent_sqe sqe;
 			u64 words[sizeof(struct kevent_sqe) / sizeof(u64)];
 		} s;
+		struct kevent_op *op = NULL;
 		unsigned int i;
 
-		if (!kevent_reserve(u))
-			break;
 		for (i = 0; i < ARRAY_SIZE(s.words); i++)
 			s.words[i] = READ_ONCE(from[i]);
+		/* An operation keeps room for its entry in its own object. */
+		if (kevent_is_operation(s.sqe.opcode))
+			op = kevent_op_alloc(u);
+		if (!op && !kevent_reserve(u))
+			break;
 		u->sq_head++;
 		/* The element has been copied: the user may fill it again. */
 		smp_store_release(&u->ring->sq_head, u->sq_head);
-		if (s.sqe.result)
+		++*submitted;
+		if (op) {
+			kevent_op_begin(op, &s.sqe);
+			cond_resched();
+			/* The mutex was dropped perhaps. */
+			if ((s32)(tail - u->sq_head) < 0)
+				break;
+			continue;
+		}
+		if (kevent_is_operation(s.sqe.opcode))
+			s.sqe.result = -EAGAIN;
+		else if (s.sqe.opcode == KEVENT_OP_CANCEL)
+			s.sqe.result = kevent_op_cancel(u, &s.sqe);
+		else if (s.sqe.result)
 			s.sqe.result = -EINVAL;
 		else
 			kevent_change(u, &s.sqe, true);
@@ -124,7 +141,6 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 			kevent_complete(u, NULL);
 		else
 			kevent_complete(u, &s.sqe);
-		++*submitted;
 		cond_resched();
 	}
 	return 0;
@@ -186,7 +202,7 @@ void kevent_test_all(struct kevent_user *u)
 
 	kevent_reap(u);
 	kevent_test_heard(u);
-	if (list_empty(&u->seen) && list_empty(&u->ready))
+	if (list_empty(&u->seen) && !READ_ONCE(u->ready_count))
 		return;
 	spin_lock_irq(&u->lock);
 	kevent_flush(u);
@@ -224,7 +240,7 @@ struct kevent_waiter {
 	wait_queue_entry_t wait;
 	struct kevent_user *user;
 	u32 min;
-	unsigned int signal_count;	/* when it last looked for signals */
+	unsigned int news;	/* of user, when it last looked */
 };
 
 /* Are there `min` entries, or is there something to find out? Any context. */
@@ -233,8 +249,8 @@ static bool kevent_enough(const struct kevent_waiter *w)
 	struct kevent_user *u = w->user;
 
 	return kevent_available(u) >= READ_ONCE(w->min) ||
-	       READ_ONCE(u->signal_count) != w->signal_count ||
-	       !list_empty(&u->test);
+	       READ_ONCE(u->news) != w->news ||
+	       !list_empty(&u->test) || !list_empty(&u->runnable);
 }
 
 /* Context: any; u->wait.lock held. */
@@ -285,14 +301,14 @@ static void kevent_deadline_end(struct kevent_deadline *d)
  * Returns 0, or -EINTR. Context: process, no locks.
  */
 static int kevent_sleep(struct kevent_user *u, u32 *min,
-			unsigned int signal_count,
+			unsigned int news,
 			const struct kevent_deadline *timeout,
 			const struct kevent_deadline *min_wait)
 {
 	struct kevent_waiter w = {
 		.user = u,
 		.min = *min,
-		.signal_count = signal_count,
+		.news = news,
 	};
 	int r = 0;
 
@@ -457,17 +473,18 @@ static bool kevent_enter_valid(const struct kevent_user *u,
 }
 
 /* What must be done before waiting makes sense. Context: process, no locks. */
-static int kevent_prepare(struct kevent_user *u, unsigned int *signal_count)
+static int kevent_prepare(struct kevent_user *u, unsigned int *news)
 {
-	*signal_count = READ_ONCE(u->signal_count);
+	*news = READ_ONCE(u->news);
 	if (!kevent_something_waits(u) && list_empty(&u->reap) &&
-	    list_empty(&u->signals))
+	    list_empty(&u->signals) && list_empty(&u->starved))
 		return 0;
 	if (mutex_lock_interruptible(&u->mutex))
 		return -EINTR;
 	kevent_test_all(u);
+	kevent_ops_run(u);
 	/* Signals of this thread are nobody else's business. */
-	*signal_count = READ_ONCE(u->signal_count);
+	*news = READ_ONCE(u->news);
 	kevent_collect_signals(u);
 	mutex_unlock(&u->mutex);
 	kevent_note_pending(u);
@@ -504,7 +521,7 @@ static void kevent_make_absolute(struct kevent_enter *e)
  */
 static noinline int kevent_await(struct kevent_user *u,
 				 const struct kevent_enter *e, u32 *min,
-				 unsigned int signal_count, bool *late)
+				 unsigned int news, bool *late)
 {
 	struct kevent_deadline timeout, min_wait;
 	int r;
@@ -512,10 +529,10 @@ static noinline int kevent_await(struct kevent_user *u,
 	kevent_deadline_begin(&timeout, e->timeout_ns, e->clock);
 	kevent_deadline_begin(&min_wait, e->min_wait_ns, CLOCK_MONOTONIC);
 	do {
-		r = kevent_sleep(u, min, signal_count, &timeout, &min_wait);
+		r = kevent_sleep(u, min, news, &timeout, &min_wait);
 		if (r)
 			break;
-		r = kevent_prepare(u, &signal_count);
+		r = kevent_prepare(u, &news);
 		*late = kevent_deadline_passed(&timeout);
 	} while (!r && !*late && kevent_available(u) < *min);
 	kevent_deadline_end(&timeout);
@@ -529,13 +546,13 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
 	struct kevent_entry __user *to = u64_to_user_ptr(e->entries);
 	u32 min = to ? min(e->min, e->max) : e->min;
 	bool late = false, absolute = false;
-	unsigned int signal_count;
+	unsigned int news;
 	int r;
 
 	for (;;) {
 		bool dropped = false;
 
-		r = kevent_prepare(u, &signal_count);
+		r = kevent_prepare(u, &news);
 		if (r)
 			break;
 		if (kevent_unread(u) > u->cq_entries) {
@@ -546,7 +563,7 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
 			if (!absolute)
 				kevent_make_absolute(e);
 			absolute = true;
-			r = kevent_await(u, e, &min, signal_count, &late);
+			r = kevent_await(u, e, &min, news, &late);
 			if (r && !kevent_available(u))
 				break;
 		}
@@ -578,8 +595,11 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
 		spin_unlock_irq(&u->lock);
 	}
 	kevent_note_pending(u);
-	if (kevent_available(u) && wq_has_sleeper(&u->wait))
+	if ((kevent_available(u) || !list_empty(&u->runnable)) &&
+	    wq_has_sleeper(&u->wait))
 		wake_up(&u->wait);
+	else if (!list_empty(&u->runnable))
+		queue_delayed_work(kevent_workqueue, &u->run_work, 1);
 	return r;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The device: opening, setting up, mapping, polling, describing, closing. */
+#include <linux/fdtable.h>
 #include <linux/log2.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -68,6 +69,14 @@ static int kevent_open(struct inode *inode, struct file *file)
 	INIT_LIST_HEAD(&u->test);
 	INIT_LIST_HEAD(&u->later);
 	INIT_LIST_HEAD(&u->reap);
+	INIT_LIST_HEAD(&u->runnable);
+	INIT_LIST_HEAD(&u->stalled);
+	INIT_LIST_HEAD(&u->starved);
+	INIT_LIST_HEAD(&u->owners);
+	INIT_LIST_HEAD(&u->done);
+	INIT_LIST_HEAD(&u->spare);
+	INIT_DELAYED_WORK(&u->run_work, kevent_run_work);
+	u->files = current->files;
 	init_waitqueue_head(&u->wait);
 	init_waitqueue_head(&u->poll_wait);
 	file->private_data = u;
@@ -86,8 +95,10 @@ static int kevent_release(struct inode *inode, struct file *file)
 		kevent_remove(k);
 		cond_resched();
 	}
+	kevent_ops_end(u);
 	mutex_unlock(&u->mutex);
 	cancel_delayed_work_sync(&u->test_work);
+	cancel_delayed_work_sync(&u->run_work);
 	irq_work_sync(&u->poll_work);
 	kevent_inode_free_group(u);
 	xa_destroy(&u->table);
@@ -95,10 +106,35 @@ static int kevent_release(struct inode *inode, struct file *file)
 		account_locked_vm(u->mm, u->ring_bytes >> PAGE_SHIFT, false);
 		vfree(u->ring);
 	}
+	kevent_pools_free(u);
+	kvfree(u->lanes);
 	mmdrop(u->mm);
 	kevent_account_put(u->account);
 	/* A mark's callback may still look at an interest, and at our lock. */
 	kfree_rcu(u, rcu);
+	return 0;
+}
+
+static int kevent_is_file(const void *file, struct file *other, unsigned int fd)
+{
+	return file == other;
+}
+
+/*
+ * A descriptor is closed. If it is the last one that the opener has (it ends,
+ * executes another program, or has closed all) its operations end: others may
+ * have descriptors of the queue still, and must not keep its sockets.
+ */
+static int kevent_file_flush(struct file *file, fl_owner_t id)
+{
+	struct kevent_user *u = file->private_data;
+
+	if (id == u->files && (current->files != id ||
+			       !iterate_fd(id, 0, kevent_is_file, file))) {
+		mutex_lock(&u->mutex);
+		kevent_ops_end(u);
+		mutex_unlock(&u->mutex);
+	}
 	return 0;
 }
 
@@ -138,8 +174,10 @@ fail:
 static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 {
 	struct kevent_setup setup;
+	struct list_head *lanes = NULL;
 	struct kevent_ring *ring;
 	unsigned long bytes, cq_offset, sq_offset;
+	unsigned int i;
 	u32 given;
 	int r;
 
@@ -166,7 +204,7 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 			   setup.sq_entries * sizeof(struct kevent_sqe));
 	setup.size = given;
 	setup.abi_version = KEVENT_ABI_VERSION;
-	setup.features = 0;
+	setup.features = KEVENT_FEATURE_NAIO;
 	setup.ring_bytes = bytes;
 
 	mutex_lock(&u->mutex);
@@ -178,15 +216,18 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 	if (r)
 		goto out;
 	ring = kevent_alloc_ring(bytes >> PAGE_SHIFT);
-	if (!ring) {
+	lanes = kvmalloc_array(KEVENT_LANES, sizeof(*lanes), GFP_KERNEL_ACCOUNT);
+	if (!ring || !lanes) {
 		r = -ENOMEM;
 		goto unaccount;
 	}
 	if (copy_to_user(argument, &setup, given)) {
 		r = -EFAULT;
-		vfree(ring);
 		goto unaccount;
 	}
+	for (i = 0; i < KEVENT_LANES; i++)
+		INIT_LIST_HEAD(&lanes[i]);
+	u->lanes = lanes;
 	ring->cq_entries = setup.cq_entries;
 	ring->sq_entries = setup.sq_entries;
 	ring->cq_offset = cq_offset;
@@ -201,6 +242,8 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 	smp_store_release(&u->ring, ring);
 	goto out;
 unaccount:
+	vfree(ring);
+	kvfree(lanes);
 	account_locked_vm(u->mm, bytes >> PAGE_SHIFT, false);
 out:
 	mutex_unlock(&u->mutex);
@@ -223,6 +266,7 @@ static long kevent_ioctl(struct file *file, unsigned int command,
 	case KEVENT_SETUP:
 	case KEVENT_CONTROL:
 	case KEVENT_ENTER:
+	case KEVENT_REGISTER:
 		break;
 	default:
 		return -ENOTTY;
@@ -235,6 +279,8 @@ static long kevent_ioctl(struct file *file, unsigned int command,
 		return -ENXIO;
 	if (command == KEVENT_CONTROL)
 		return kevent_control_call(u, p);
+	if (command == KEVENT_REGISTER)
+		return kevent_register_call(u, p);
 	return kevent_enter_call(u, p);
 }
 
@@ -268,11 +314,13 @@ static __poll_t kevent_poll(struct file *file, poll_table *table)
 		mutex_lock(&u->mutex);
 		kevent_test_all(u);
 		kevent_collect_signals(u);
+		if (current->mm == u->mm)
+			kevent_ops_run(u);
 		mutex_unlock(&u->mutex);
 		kevent_note_pending(u);
 	}
 	if (kevent_available(u) || READ_ONCE(u->signals_pending) ||
-	    !list_empty(&u->test))
+	    !list_empty(&u->test) || kevent_ops_wait(u))
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;
 }
@@ -301,6 +349,7 @@ static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
 		count[k->source]++;
 	seq_printf(m, "kevent-interests:\t%u of %u\n", u->interests,
 		   u->max_interests);
+	seq_printf(m, "kevent-operations:\t%u\n", u->ops);
 	mutex_unlock(&u->mutex);
 	for (i = 1; i < ARRAY_SIZE(names); i++)
 		seq_printf(m, "kevent-%s:\t%u\n", names[i], count[i]);
@@ -319,6 +368,7 @@ static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
 const struct file_operations kevent_file_operations = {
 	.owner = THIS_MODULE,
 	.open = kevent_open,
+	.flush = kevent_file_flush,
 	.release = kevent_release,
 	.unlocked_ioctl = kevent_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
@@ -345,10 +395,15 @@ static int __init kevent_init(void)
 	r = kevent_sock_init();
 	if (r)
 		goto workqueue;
-	r = misc_register(&kevent_device);
+	r = kevent_op_init();
 	if (r)
 		goto sock;
+	r = misc_register(&kevent_device);
+	if (r)
+		goto op;
 	return 0;
+op:
+	kevent_op_exit();
 sock:
 	kevent_sock_exit();
 workqueue:
@@ -363,6 +418,7 @@ static void __exit kevent_exit(void)
 	kevent_inode_exit();
 	synchronize_rcu_tasks();
 	rcu_barrier();
+	kevent_op_exit();
 	kevent_sock_exit();
 	destroy_workqueue(kevent_workqueue);
 }

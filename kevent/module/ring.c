@@ -49,13 +49,16 @@ void kevent_poll_work(struct irq_work *work)
 	wake_up_poll(&u->poll_wait, EPOLLIN | EPOLLRDNORM);
 }
 
-/* Context: any. */
-void kevent_wake(struct kevent_user *u, bool all)
+/* Returns whether somebody is in KEVENT_ENTER. Context: any. */
+bool kevent_wake(struct kevent_user *u, bool all)
 {
+	bool waits;
+
 	/* One barrier for both queues, instead of wq_has_sleeper() for each. */
 	smp_mb();
 	/* Pairs with prepare_to_wait_exclusive() in kevent_sleep(). */
-	if (waitqueue_active(&u->wait)) {
+	waits = waitqueue_active(&u->wait);
+	if (waits) {
 		u->wakeups++;	/* a statistic: it may miss some */
 		if (all)
 			wake_up_all(&u->wait);
@@ -65,10 +68,11 @@ void kevent_wake(struct kevent_user *u, bool all)
 	/* Pairs with the barrier in kevent_poll(). */
 	if (waitqueue_active(&u->poll_wait))
 		irq_work_queue(&u->poll_work);
+	return waits;
 }
 
 /* Context: u->lock held. */
-static void kevent_set_pending(struct kevent_user *u)
+void kevent_set_pending(struct kevent_user *u)
 {
 	if (!(u->ring->flags & KEVENT_RING_PENDING))
 		WRITE_ONCE(u->ring->flags,
@@ -81,9 +85,9 @@ static void kevent_set_pending(struct kevent_user *u)
  */
 bool kevent_something_waits(const struct kevent_user *u)
 {
-	return !list_empty(&u->ready) || !list_empty(&u->seen) ||
+	return READ_ONCE(u->ready_count) || !list_empty(&u->seen) ||
 	       !list_empty(&u->test) || !list_empty(&u->later) ||
-	       READ_ONCE(u->signals_pending);
+	       READ_ONCE(u->signals_pending) || kevent_ops_wait(u);
 }
 
 /* Sets or clears KEVENT_RING_PENDING. Context: process. */
@@ -103,6 +107,12 @@ void kevent_note_pending(struct kevent_user *u)
 static bool kevent_ring_full(const struct kevent_user *u)
 {
 	return (u64)kevent_unread(u) + u->reserved >= u->cq_entries;
+}
+
+/* Could an entry be written now? A glance if u->lock is not held. */
+bool kevent_has_room(const struct kevent_user *u)
+{
+	return !READ_ONCE(u->ready_count) && !kevent_ring_full(u);
 }
 
 /* The next free slot. Context: u->lock held, the ring not full. */
@@ -213,9 +223,87 @@ static void kevent_merge(struct kevent *k, const struct kevent_event *event)
 		late->flags |= KEVENT_ENTRY_MERGED;
 }
 
+/*
+ * The entry of an operation, if there is room. `more`: it is not its last one, and
+ * has its room reserved. Context: u->lock held.
+ */
+static bool kevent_write_op(struct kevent_user *u, const struct kevent_op *op,
+			    bool more)
+{
+	struct kevent_entry *entry;
+
+	if (!more && kevent_ring_full(u))
+		return false;
+	entry = kevent_slot(u);
+	entry->user_data = op->user_data;
+	entry->handle = op->handle;
+	entry->events = 0;
+	entry->source = KEVENT_SOURCE_OPERATION;
+	entry->flags = op->entry_flags |
+		       (more ? KEVENT_ENTRY_MORE : KEVENT_ENTRY_DONE);
+	entry->result = op->done;
+	entry->data[0] = op->data;
+	entry->data[1] = 0;
+	kevent_show(u);
+	return true;
+}
+
+/*
+ * The last entry of `op`, behind those that wait for room. False if there is none:
+ * then it is left on u->done, and with it the operation. Context: process.
+ */
+bool kevent_show_last(struct kevent_user *u, struct kevent_op *op)
+{
+	bool shown;
+
+	spin_lock_irq(&u->lock);
+	if (u->ready_count)
+		kevent_flush(u);
+	shown = !u->ready_count && kevent_write_op(u, op, false);
+	if (!shown) {
+		list_add_tail(&op->run, &u->done);
+		WRITE_ONCE(u->ready_count, u->ready_count + 1);
+		u->deferred++;
+		kevent_set_pending(u);
+	}
+	spin_unlock_irq(&u->lock);
+	kevent_wake(u, false);
+	return shown;
+}
+
+/* Another entry of `op`, after kevent_reserve(). Context: process. */
+void kevent_show_reserved(struct kevent_user *u, struct kevent_op *op)
+{
+	spin_lock_irq(&u->lock);
+	kevent_write_op(u, op, true);
+	u->reserved = 0;
+	spin_unlock_irq(&u->lock);
+	kevent_wake(u, false);
+}
+
+/* Gives the room of kevent_reserve() back. Context: process. */
+void kevent_unreserve(struct kevent_user *u)
+{
+	spin_lock_irq(&u->lock);
+	u->reserved = 0;
+	if (u->ready_count)
+		kevent_flush(u);
+	spin_unlock_irq(&u->lock);
+}
+
 /* Writes what waits for room. Context: u->lock held. */
 void kevent_flush(struct kevent_user *u)
 {
+	while (!list_empty(&u->done)) {
+		struct kevent_op *op =
+			list_first_entry(&u->done, struct kevent_op, run);
+
+		if (!kevent_write_op(u, op, false))
+			return;
+		list_del_init(&op->run);
+		WRITE_ONCE(u->ready_count, u->ready_count - 1);
+		kevent_op_free(op);
+	}
 	while (!list_empty(&u->ready) && !kevent_ring_full(u)) {
 		struct kevent *k =
 			list_first_entry(&u->ready, struct kevent, ready);
@@ -257,9 +345,9 @@ static bool kevent_queue(struct kevent *k, const struct kevent_event *event)
 				     !(event->events & ~k->last_events)))
 			return false;
 	}
-	if (!list_empty(&u->ready))
+	if (u->ready_count)
 		kevent_flush(u);
-	if (!list_empty(&u->ready) || kevent_ring_full(u)) {
+	if (u->ready_count || kevent_ring_full(u)) {
 		k->late = *event;
 		list_add_tail(&k->ready, &u->ready);
 		WRITE_ONCE(u->ready_count, u->ready_count + 1);
@@ -434,7 +522,7 @@ bool kevent_reserve(struct kevent_user *u)
 
 	spin_lock_irq(&u->lock);
 	kevent_flush(u);
-	room = list_empty(&u->ready) && !kevent_ring_full(u);
+	room = !u->ready_count && !kevent_ring_full(u);
 	u->reserved = room;
 	spin_unlock_irq(&u->lock);
 	return room;

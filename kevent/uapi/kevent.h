@@ -180,19 +180,115 @@ enum kevent_opcode {
 	KEVENT_OP_READY		= 6,
 
 	/*
-	 * Network AIO, from KEVENT_FEATURE_NAIO on: EOPNOTSUPP without. They
-	 * are taken from the submission ring alone. Their names are reserved
-	 * here so that numbers stay.
+	 * Network AIO, with KEVENT_FEATURE_NAIO (EOPNOTSUPP without): requests
+	 * that complete once. They are taken from the submission ring alone,
+	 * and never block it. `fd` is the socket, `arg` and `events`
+	 * (KEVENT_RECV_POOL ...) are described with each.
+	 *
+	 * What can be done at once is done by the KEVENT_ENTER that submits;
+	 * the rest when the socket is ready, by whoever waits in KEVENT_ENTER,
+	 * or in a worker of the kernel if nobody does within a few milliseconds.
+	 * Memory and structs that an operation names are its own until its last
+	 * entry. It ends with EAGAIN if too many are pending:
+	 * KEVENT_MAX_OPERATIONS, or the user's limit of interests, which counts
+	 * operations as well.
+	 *
+	 * Operations of one socket and direction (accept, recv; connect, send,
+	 * sendfile, shutdown) run in the order of their submission to this
+	 * queue. If a sending one ends short, those that wait behind it end with
+	 * ECANCELED.
+	 *
+	 * A pending operation holds its socket open, but for Unix sockets: those
+	 * can carry the queue itself, and their operations end by CANCEL or when
+	 * the socket wakes them after its close (EBADF). All end without an
+	 * entry when the process that opened the queue has closed its last
+	 * descriptor of it, ends, or executes another program, even if others
+	 * have descriptors still.
+	 */
+
+	/*
+	 * A connection of the listening socket `fd`, as accept4(2): arg[0] is 0
+	 * or of SOCK_NONBLOCK, SOCK_CLOEXEC. result: the new descriptor. They are
+	 * made by KEVENT_ENTER alone, of a thread with the table of descriptors
+	 * of the one that submitted. With KEVENT_MULTISHOT again and again;
+	 * where there is no descriptor left (EMFILE, ENFILE) it ends and the
+	 * connection stays in the backlog.
 	 */
 	KEVENT_OP_ACCEPT	= 16,
+
+	/* arg[0]: address of a sockaddr, arg[1]: its bytes; connect(2). */
 	KEVENT_OP_CONNECT	= 17,
+
+	/*
+	 * arg[0]: address of a buffer, arg[1]: its bytes. result: bytes
+	 * received, 0 at the end of the stream. With KEVENT_RECV_POOL arg[0] is
+	 * a pool's id and arg[1] 0: a buffer is taken when there is data, and
+	 * named in data[0] of the entry (KEVENT_ENTRY_BUFFER). If there is none
+	 * the data stays where it is; KEVENT_ENTER looks again when some were
+	 * given back. KEVENT_MULTISHOT, with a pool: an entry for each piece,
+	 * until the end of the stream or an error.
+	 */
 	KEVENT_OP_RECV		= 18,
+
+	/*
+	 * Sends all of arg[1] bytes at address arg[0], or with
+	 * KEVENT_SEND_VECTOR of the arg[1] (at most KEVENT_MAX_VECTOR) pieces,
+	 * struct kevent_vector, there. result: bytes sent; fewer than all if it
+	 * failed or was cancelled after the first.
+	 */
 	KEVENT_OP_SEND		= 19,
+
+	/*
+	 * Sends arg[1] bytes of the file with descriptor arg[3] from offset
+	 * arg[0] on, by reference to the page cache where the file system allows
+	 * it; before and behind them what arg[2], if not 0, is the address of: a
+	 * struct kevent_parts. Pages that are not in the cache are read by a
+	 * worker. result: bytes in all; short, and without the trailer, if the
+	 * file ends early. Regular files only (EINVAL).
+	 */
 	KEVENT_OP_SENDFILE	= 20,
-	KEVENT_OP_SENDFILE_PATH	= 21,
+
+	KEVENT_OP_SENDFILE_PATH	= 21,	/* reserved, EOPNOTSUPP */
+
+	/* shutdown(2), behind what was submitted before; arg[0]: SHUT_*. */
 	KEVENT_OP_SHUTDOWN	= 22,
+
+	/* close(2) of any descriptor, at once. */
 	KEVENT_OP_CLOSE		= 23,
+
+	/*
+	 * Ends operations of this queue with that user_data (arg[0]) or with
+	 * KEVENT_CANCEL_ANY all, on the socket `fd`, or if `fd` is -1 (slower) on
+	 * all. Each makes its last entry, with ECANCELED or what it has done.
+	 * result: how many, or ENOENT.
+	 */
 	KEVENT_OP_CANCEL	= 24,
+};
+
+/* kevent_sqe.events of operations */
+#define KEVENT_RECV_POOL	0x0001
+/* Nothing is expected yet: waits for the socket before the first try. */
+#define KEVENT_RECV_WAIT	0x0002
+#define KEVENT_SEND_MORE	0x0001	/* MSG_MORE of send(2) */
+#define KEVENT_SEND_VECTOR	0x0002
+#define KEVENT_CANCEL_ANY	0x0001
+
+#define KEVENT_MAX_VECTOR	1024
+
+struct kevent_vector {
+	__u64	address;
+	__u64	bytes;
+};
+
+/* Of KEVENT_OP_SENDFILE; read when it is submitted, the parts until its end. */
+struct kevent_parts {
+	__u64	header;		/* address */
+	__u64	header_bytes;
+	__u64	trailer;
+	__u64	trailer_bytes;
+	__u64	progress;	/* 0, or address of a __u64: bytes sent so far,
+				 * written whenever the operation has to wait */
+	__u64	reserved[3];	/* 0 */
 };
 
 /* kevent_sqe.flags of interests. Without EDGE, ONESHOT, DISPATCH: level. */
@@ -211,10 +307,10 @@ enum kevent_opcode {
 #define KEVENT_ABSOLUTE		0x0080	/* arg[0] of a timer is a time */
 #define KEVENT_INTEREST_FLAGS	0x00ff
 
-/* kevent_sqe.flags of everything in the submission ring */
+/* kevent_sqe.flags of what is in the submission ring */
 #define KEVENT_SKIP_SUCCESS	0x0100	/* no entry unless it failed */
-#define KEVENT_LINK		0x0200	/* reserved for KEVENT_FEATURE_NAIO */
-#define KEVENT_MULTISHOT	0x0400	/* reserved for KEVENT_FEATURE_NAIO */
+#define KEVENT_LINK		0x0200	/* reserved, EINVAL */
+#define KEVENT_MULTISHOT	0x0400	/* accept, recv: several entries */
 
 /* Positive results of changes */
 #define KEVENT_READY		1
@@ -243,7 +339,7 @@ struct kevent_sqe {
 #define KEVENT_ENTRY_MORE	0x0001	/* there may be further entries */
 #define KEVENT_ENTRY_BROKEN	0x0002	/* the source is gone; result: why */
 #define KEVENT_ENTRY_DONE	0x0004	/* the last one: the handle is free */
-#define KEVENT_ENTRY_BUFFER	0x0008	/* reserved for KEVENT_FEATURE_NAIO */
+#define KEVENT_ENTRY_BUFFER	0x0008	/* data[0]: the pool's buffer with the data */
 /* Several happened while the ring was full, and were merged into this one. */
 #define KEVENT_ENTRY_MERGED	0x0010
 
@@ -337,6 +433,7 @@ struct kevent_ring {
 #define KEVENT_DEFAULT_SQ	256
 #define KEVENT_MAX_INTERESTS	(1u << 24)
 #define KEVENT_MAX_CHANGES	65536	/* in one call */
+#define KEVENT_MAX_OPERATIONS	(1u << 20)	/* pending in one queue */
 
 /*
  * KEVENT_SETUP: makes the rings. Once for each queue, before all else; EBUSY
@@ -407,24 +504,38 @@ struct kevent_enter {
 #define KEVENT_ENTER_SIZE_V1	96
 
 /*
- * KEVENT_REGISTER, for KEVENT_FEATURE_NAIO; ENOTTY without. Memory is pinned and charged to
- * RLIMIT_MEMLOCK.
+ * The buffers of a pool that the kernel may use. The user writes the ids of free
+ * ones to id[tail & (buffers - 1)] and then, with release semantics, tail. The
+ * kernel takes them in that order.
+ */
+struct kevent_pool_ring {
+	__u32	tail;
+	__u32	reserved;
+	__u16	id[];		/* as many as the pool has buffers */
+};
+
+/*
+ * KEVENT_REGISTER, for KEVENT_FEATURE_NAIO; ENOTTY without. Nothing is pinned: a
+ * pool is ordinary memory, which is written by the opener's threads, or by a
+ * worker on their behalf, when data has come.
  */
 struct kevent_register {
 	__u32	size;
 	__u32	opcode;		/* enum kevent_register_opcode */
-	__u64	address;	/* of the memory; a multiple of the page size */
-	__u64	bytes;
-	__u32	buffer_bytes;	/* of a pool: size of one buffer */
-	__u32	id;		/* out: of the pool or region; in to unregister */
-	__u64	reserved[3];
+	__u64	address;	/* of a pool: its buffers, one behind the other */
+	__u64	bytes;		/* a power of two, at most KEVENT_MAX_BUFFERS, of buffers */
+	__u32	buffer_bytes;	/* size of one */
+	__u32	id;		/* out: of the pool; in to unregister */
+	__u64	ring;		/* address of the pool's struct kevent_pool_ring */
+	__u64	reserved[2];
 };
 #define KEVENT_REGISTER_SIZE_V1	56
+#define KEVENT_MAX_BUFFERS	32768
+#define KEVENT_MAX_POOLS	64	/* of one queue; ENOSPC */
 
 enum kevent_register_opcode {
-	KEVENT_REGISTER_BUFFERS	= 1,	/* a region for send and recv */
 	KEVENT_REGISTER_POOL	= 2,	/* buffers for recv to choose from */
-	KEVENT_UNREGISTER	= 3,
+	KEVENT_UNREGISTER	= 3,	/* EBUSY while operations use it */
 };
 
 /*

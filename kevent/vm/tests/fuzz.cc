@@ -50,6 +50,7 @@ constexpr uint64_t kCallsOfRound = 5000;
 constexpr size_t kArena = 64 << 10;
 constexpr size_t kGuard = 2 * KEVENT_MAX_CHANGES * sizeof(kevent_sqe);
 constexpr int kMutedSignal = 34;  // the first of real time that is ours
+constexpr uint64_t kAcceptTag = 0xacce'97ull << 40;  // of user_data
 
 // Shared with the rounds' processes.
 struct Shared {
@@ -106,6 +107,9 @@ class Files {
   Files() {
     for (auto& slot : slots_) slot = -1;
   }
+  // A regular file that is open all the time.
+  int file() const { return file_; }
+  void set_file(int fd) { file_ = fd; }
   int Pick(Dice* dice) { return slots_[(*dice)(slots_.size())]; }
   void Put(Dice* dice, int fd) {
     if (fd < 0) return;
@@ -119,6 +123,7 @@ class Files {
 
  private:
   std::array<std::atomic<int>, 64> slots_;
+  int file_ = -1;
 };
 
 void MakeFiles(Dice* dice, Files* files, const std::string& folder) {
@@ -378,8 +383,145 @@ class Caller {
       }
       if (sqe.opcode == KEVENT_OP_READY) sqe.arg[0] = dice_.Any();
     }
-    if (dice_.OneIn(10)) Corrupt(&sqe, sizeof sqe);
+    if (dice_.OneIn(10)) {
+      Corrupt(&sqe, sizeof sqe);
+      if (Writes(sqe)) sqe.opcode = KEVENT_OP_CANCEL;
+    }
     return sqe;
+  }
+
+  // Addresses are in the arena or bad: results may be written there any time.
+  kevent_sqe Operation(bool own) {
+    kevent_sqe sqe = {};
+    sqe.user_data = dice_.Any() & ~kAcceptTag;
+    sqe.opcode = dice_.Of(std::array<uint8_t, 12>{
+        KEVENT_OP_ACCEPT, KEVENT_OP_CONNECT, KEVENT_OP_RECV, KEVENT_OP_RECV,
+        KEVENT_OP_RECV, KEVENT_OP_SEND, KEVENT_OP_SEND, KEVENT_OP_SENDFILE,
+        KEVENT_OP_SENDFILE, KEVENT_OP_SHUTDOWN, KEVENT_OP_CLOSE,
+        KEVENT_OP_CANCEL});
+    sqe.fd = files_->Pick(&dice_);
+    const uint64_t bytes = dice_.OneIn(4) ? 0 : 1 + dice_(kArena / 4);
+    const uint64_t address =
+        dice_.OneIn(12) ? BadAddress() : Address(Place(bytes));
+    switch (sqe.opcode) {
+      case KEVENT_OP_ACCEPT:
+        if (!own) sqe.opcode = KEVENT_OP_SHUTDOWN;
+        if (!own) break;
+        sqe.user_data |= kAcceptTag;
+        sqe.arg[0] = dice_.OneIn(2) ? SOCK_CLOEXEC : SOCK_NONBLOCK;
+        if (dice_.OneIn(2)) sqe.flags = KEVENT_MULTISHOT;
+        break;
+      case KEVENT_OP_CONNECT:
+        sqe.arg[0] = address;
+        sqe.arg[1] = dice_(sizeof(sockaddr_storage) + 2);
+        break;
+      case KEVENT_OP_RECV:
+        sqe.arg[0] = address;
+        sqe.arg[1] = bytes;
+        if (dice_.OneIn(2)) {
+          sqe.events = KEVENT_RECV_POOL;
+          sqe.arg[0] = dice_(4);
+          sqe.arg[1] = 0;
+          if (dice_.OneIn(2)) sqe.flags = KEVENT_MULTISHOT;
+        }
+        if (dice_.OneIn(4)) sqe.events |= KEVENT_RECV_WAIT;
+        break;
+      case KEVENT_OP_SEND:
+        sqe.arg[0] = address;
+        sqe.arg[1] = bytes;
+        if (dice_.OneIn(3)) {
+          sqe.events = KEVENT_SEND_VECTOR;
+          auto* pieces = reinterpret_cast<kevent_vector*>(
+              Place(4 * sizeof(kevent_vector)));
+          for (int i = 0; i < 4; ++i) {
+            const kevent_vector piece = {Address(Place(4096)), dice_(4096)};
+            memcpy(pieces + i, &piece, sizeof piece);
+          }
+          sqe.arg[0] = Address(pieces);
+          sqe.arg[1] = dice_(5);
+        }
+        break;
+      case KEVENT_OP_SENDFILE:
+        sqe.arg[0] = dice_.OneIn(8) ? dice_.Number() : dice_(100'000);
+        sqe.arg[1] = dice_.OneIn(8) ? dice_.Number() : dice_(400'000);
+        if (dice_.OneIn(2)) {
+          kevent_parts parts = {
+              Address(Place(512)), dice_(512), Address(Place(512)),
+              dice_(512),          0,          {}};
+          if (dice_.OneIn(2)) parts.progress = Address(Place(8));
+          if (dice_.OneIn(20)) parts.progress = BadAddress();
+          char* at = Place(sizeof parts);
+          memcpy(at, &parts, sizeof parts);
+          sqe.arg[2] = dice_.OneIn(12) ? BadAddress() : Address(at);
+        }
+        sqe.arg[3] = static_cast<uint32_t>(dice_.OneIn(4) ? files_->Pick(&dice_)
+                                                          : files_->file());
+        break;
+      case KEVENT_OP_SHUTDOWN:
+        sqe.arg[0] = dice_(4);
+        break;
+      case KEVENT_OP_CLOSE:
+        sqe.fd = dup(sqe.fd);
+        break;
+      default:
+        sqe.arg[0] = dice_.Any();
+        if (dice_.OneIn(2)) {
+          sqe.events = KEVENT_CANCEL_ANY;
+          sqe.arg[0] = 0;
+        }
+        if (dice_.OneIn(6)) sqe.fd = -1;
+    }
+    if (dice_.OneIn(3)) sqe.flags |= KEVENT_SKIP_SUCCESS;
+    if (dice_.OneIn(12)) {
+      const kevent_sqe sane = sqe;
+      Corrupt(&sqe, sizeof sqe);
+      if (Writes(sqe) || Writes(sane)) {
+        sqe.opcode = sane.opcode;
+        sqe.fd = sane.fd;
+        sqe.user_data = sane.user_data;
+        memcpy(sqe.arg, sane.arg, sizeof sqe.arg);
+        sqe.events = sane.events;
+      }
+    }
+    return sqe;
+  }
+  // To memory or descriptors that must not be just any.
+  static bool Writes(const kevent_sqe& sqe) {
+    return sqe.opcode == KEVENT_OP_RECV || sqe.opcode == KEVENT_OP_CLOSE ||
+           sqe.opcode == KEVENT_OP_ACCEPT;
+  }
+
+  void CallRegister(Queue* queue) {
+    kevent_register g = {};
+    g.size = sizeof g;
+    if (dice_.OneIn(3)) {
+      g.opcode = KEVENT_UNREGISTER;
+      g.id = static_cast<uint32_t>(dice_(4));
+    } else {
+      const uint64_t count = uint64_t{1} << dice_(6);
+      g.opcode = KEVENT_REGISTER_POOL;
+      g.buffer_bytes = 1 + static_cast<uint32_t>(dice_(256));
+      g.bytes = count * g.buffer_bytes;
+      g.address = dice_.OneIn(8) ? BadAddress() : Address(Place(g.bytes));
+      char* ring = Place(sizeof(kevent_pool_ring) + count * 2);
+      const uint32_t tail = static_cast<uint32_t>(dice_(2 * count));
+      memcpy(ring, &tail, sizeof tail);
+      for (uint64_t i = 0; i < count; ++i) {
+        const auto id = static_cast<uint16_t>(dice_(count + 1));
+        memcpy(ring + sizeof(kevent_pool_ring) + 2 * i, &id, 2);
+      }
+      g.ring = dice_.OneIn(8) ? BadAddress() : Address(ring);
+    }
+    if (dice_.OneIn(8)) {
+      const kevent_register sane = g;
+      Corrupt(&g, sizeof g);
+      if (g.address != sane.address || g.bytes > sane.bytes) {
+        g.address = BadAddress();
+      }
+      if (g.ring != sane.ring) g.ring = BadAddress();
+    }
+    Ioctl(*queue, KEVENT_REGISTER,
+          dice_.OneIn(30) ? BadAddress() : Address(&g));
   }
 
   void Corrupt(void* p, size_t bytes) {
@@ -415,7 +557,7 @@ class Caller {
   Queue& Target() { return dice_.OneIn(4) ? *common_ : own_; }
 
   void Call() {
-    switch (dice_(12)) {
+    switch (dice_(15)) {
       case 0:
       case 1:
       case 2:
@@ -429,7 +571,12 @@ class Caller {
         CallEnter(&Target());
         break;
       case 8:
+      case 11:
+      case 12:
         CallSubmit(&Target());
+        break;
+      case 13:
+        CallRegister(&Target());
         break;
       case 9:
         ScribbleIndices();
@@ -575,9 +722,9 @@ class Caller {
     // On the common one several threads write, without agreement.
     uint32_t put = 0;
     for (uint64_t i = 1 + dice_(4); i > 0; --i) {
-      kevent_sqe sqe = Sqe();
+      kevent_sqe sqe = dice_.OneIn(4) ? Sqe() : Operation(queue == &own_);
       if (sqe.opcode == KEVENT_OP_REMOVE) sqe.opcode = KEVENT_OP_DISABLE;
-      if (dice_.OneIn(3)) sqe.flags |= KEVENT_SKIP_SUCCESS;
+      if (dice_.OneIn(8)) sqe.flags |= KEVENT_SKIP_SUCCESS;
       if (queue->Put(sqe)) ++put;
     }
     queue->Submit(dice_.OneIn(10) ? static_cast<uint32_t>(dice_.Number())
@@ -711,6 +858,10 @@ class Caller {
            std::to_string(expected_));
     }
     expected_ = entry.sequence + 1;
+    if (entry.source == KEVENT_SOURCE_OPERATION &&
+        (entry.user_data & kAcceptTag) == kAcceptTag && entry.result > 2) {
+      close(static_cast<int>(entry.result));
+    }
     if (entry.reserved != 0) Fail("reserved is set: " + Describe(entry));
     if (dead_.contains(entry.handle) &&
         entry.source != KEVENT_SOURCE_OPERATION) {
@@ -810,6 +961,10 @@ timer_t Interrupt(pid_t thread) {
   if (int r = common->Open({64, 64, 0}); r != 0) {
     Fail("cannot open a queue: " + std::to_string(r));
   }
+  const int file =
+      open((folder + "/sent").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (ftruncate(file, 300'000) != 0) Fail("no file");
+  files.set_file(file);
   for (int i = 0; i < 30; ++i) MakeFiles(&dice, &files, folder);
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; ++i) {

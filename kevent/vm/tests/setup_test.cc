@@ -232,7 +232,7 @@ TEST_F(SetupTest, UnknownCalls) {
   if (!(setup.features & KEVENT_FEATURE_NAIO)) {
     kevent_register registration = {};
     registration.size = sizeof registration;
-    registration.opcode = KEVENT_REGISTER_BUFFERS;
+    registration.opcode = KEVENT_REGISTER_POOL;
     EXPECT_EQ(-ENOTTY, Ioctl(fd_.get(), KEVENT_REGISTER, &registration));
   }
 }

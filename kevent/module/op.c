@@ -1,0 +1,1097 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Network AIO: operations on sockets that complete by an entry.
+ *
+ * An operation is tried when it is submitted and, each time its socket's wait
+ * queue says that it is ready, by the next KEVENT_ENTER: there the memory that it
+ * names is at hand, nothing has to be pinned and nobody woken. If nobody is in
+ * KEVENT_ENTER a worker that borrows the opener's memory does it a little later.
+ * What waits for its socket costs no thread.
+ *
+ * All of it happens under user->mutex. Callbacks of wait queues put operations on
+ * user->runnable and touch nothing else.
+ */
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/hash.h>
+#include <linux/kthread.h>
+#include <linux/log2.h>
+#include <linux/net.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/socket.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+#include <net/inet_connection_sock.h>
+#include <net/sock.h>
+
+#include "compat.h"
+#include "core.h"
+
+/* Pieces of data or connections in one turn, so that others get theirs. */
+#define KEVENT_TURN	32
+
+/* kevent_op.state */
+enum {
+	KEVENT_OP_QUEUED,	/* behind another one */
+	KEVENT_OP_RUNNING,
+	KEVENT_OP_PARKED,	/* waits for its socket, or a read */
+	KEVENT_OP_WAITING,	/* on one of the lists of its user */
+	KEVENT_OP_ENDED,
+};
+
+struct kevent_pool {
+	u64 address;
+	u64 ring;
+	u32 buffer_bytes;
+	u32 count;
+	u32 head;		/* buffers taken */
+	u32 users;		/* operations that name it */
+};
+
+static struct kmem_cache *kevent_op_cache;
+
+static bool kevent_op_sends(const struct kevent_op *op)
+{
+	return op->opcode != KEVENT_OP_ACCEPT && op->opcode != KEVENT_OP_RECV;
+}
+
+/* ---- Waiting for the socket ---- */
+
+/*
+ * The socket is ready, or a read has ended: `op` is to be tried.
+ * Context: any, hard interrupts included; locks of the source held.
+ */
+void kevent_op_wake(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+	unsigned long flags;
+	bool news = false;
+
+	spin_lock_irqsave(&u->lock, flags);
+	if (op->state == KEVENT_OP_PARKED) {
+		op->state = KEVENT_OP_WAITING;
+		list_add_tail(&op->run, &u->runnable);
+		kevent_set_pending(u);
+		news = true;
+	} else if (op->state == KEVENT_OP_RUNNING) {
+		op->again = true;
+	}
+	spin_unlock_irqrestore(&u->lock, flags);
+	/* If somebody waits he looks to it that it is run. */
+	if (news && !kevent_wake(u, false))
+		queue_delayed_work(kevent_workqueue, &u->run_work, 1);
+}
+
+/* Context: any; the lock of the wait queue held. */
+static int kevent_op_woken(wait_queue_entry_t *wait, unsigned int mode,
+			   int sync, void *key)
+{
+	struct kevent_op *op = container_of(wait, struct kevent_op, hook.wait);
+	const u32 mask = (__force u32)key_to_poll(key);
+
+	if (mask && !(mask & op->wanted))
+		return 0;
+	kevent_op_wake(op);
+	return 1;
+}
+
+/*
+ * Leaves `op` to a read that is under way; false if it has ended meanwhile.
+ * Context: process, user->mutex held.
+ */
+bool kevent_op_sleep(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+	bool asleep;
+
+	spin_lock_irq(&u->lock);
+	asleep = !op->again;
+	op->again = false;
+	if (asleep)
+		op->state = KEVENT_OP_PARKED;
+	spin_unlock_irq(&u->lock);
+	return asleep;
+}
+
+/*
+ * Leaves `op` to its socket; false if it has become ready since it was tried.
+ * Context: process, user->mutex held.
+ */
+static bool kevent_op_park(struct kevent_op *op, struct socket *sock)
+{
+	struct kevent_user *u = op->user;
+	const bool fresh = !op->hooked;
+	bool parked;
+	u32 mask;
+
+	if (fresh) {
+		op->hooked = true;
+		kevent_hook_add(&op->hook, NULL, &sock->wq.wait,
+				kevent_op_woken);
+	}
+	parked = kevent_op_sleep(op);
+	if (!parked || !fresh)
+		return parked;
+	/* What happened between the try and the hook nobody has told. */
+	mask = (__force u32)READ_ONCE(sock->ops)->poll(sock->file, sock, NULL);
+	if (!(mask & op->wanted))
+		return true;
+	spin_lock_irq(&u->lock);
+	parked = op->state != KEVENT_OP_PARKED;
+	if (!parked)
+		op->state = KEVENT_OP_RUNNING;
+	spin_unlock_irq(&u->lock);
+	return parked;
+}
+
+static s64 kevent_op_put(struct kevent_op *op, struct list_head *list, bool news)
+{
+	struct kevent_user *u = op->user;
+
+	spin_lock_irq(&u->lock);
+	op->state = KEVENT_OP_WAITING;
+	list_add_tail(&op->run, list);
+	kevent_set_pending(u);
+	if (news)
+		WRITE_ONCE(u->news, u->news + 1);
+	spin_unlock_irq(&u->lock);
+	return KEVENT_WAITS;
+}
+
+/*
+ * Leaves it to a thread that has made room, or given a buffer; perhaps it has by
+ * now, and did not see this one. Context: process, user->mutex held.
+ */
+static s64 kevent_op_leave(struct kevent_op *op, struct list_head *list)
+{
+	kevent_op_put(op, list, true);
+	kevent_wake(op->user, true);
+	return KEVENT_WAITS;
+}
+
+/* It has had its turn, or has it now. Context: the same. */
+s64 kevent_op_yield(struct kevent_op *op)
+{
+	return kevent_op_put(op, &op->user->runnable, false);
+}
+
+/* ---- Ending ---- */
+
+/*
+ * Lets go of everything but the object. After it no callback runs.
+ * Context: process, user->mutex held.
+ */
+static void kevent_op_release(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+
+	if (op->hooked)
+		kevent_hook_remove(&op->hook);
+	if (op->read || op->buffer)
+		kevent_read_detach(op);
+	spin_lock_irq(&u->lock);
+	op->state = KEVENT_OP_ENDED;
+	list_del_init(&op->run);
+	spin_unlock_irq(&u->lock);
+	if (op->pool)
+		op->pool->users--;
+	if (op->source)
+		fput(op->source);
+	if (op->file)
+		fput(op->file);
+	else if (op->inode)
+		iput(op->inode);
+	list_del_init(&op->lane);
+	u->ops--;
+	kevent_account_uncharge(u->account);
+}
+
+void kevent_op_free(struct kevent_op *op)
+{
+	kmem_cache_free(kevent_op_cache, op);
+}
+
+static void kevent_op_end(struct kevent_op *op, s64 result)
+{
+	struct kevent_user *u = op->user;
+	const bool all = result >= 0 &&
+			 (op->total < 0 || result == op->total);
+
+	kevent_op_release(op);
+	op->done = result;
+	if ((!all || !(op->flags & KEVENT_SKIP_SUCCESS)) &&
+	    !kevent_show_last(u, op))
+		return; /* it waits for room */
+	if (u->spares < 64) {
+		list_add(&op->run, &u->spare);
+		u->spares++;
+	} else {
+		kevent_op_free(op);
+	}
+}
+
+static struct list_head *kevent_lane(const struct kevent_user *u,
+				     const struct inode *inode)
+{
+	return &u->lanes[hash_ptr(inode, ilog2(KEVENT_LANES))];
+}
+
+/* The oldest of that socket and direction. */
+static struct kevent_op *kevent_lane_first(const struct kevent_user *u,
+					   const struct inode *inode,
+					   bool sends)
+{
+	struct kevent_op *op;
+
+	list_for_each_entry(op, kevent_lane(u, inode), lane)
+		if (op->inode == inode && kevent_op_sends(op) == sends)
+			return op;
+	return NULL;
+}
+
+/* Ends it, and lets the next of its lane run. Context: as kevent_op_run(). */
+static void kevent_op_finish(struct kevent_op *op, s64 result)
+{
+	struct kevent_user *u = op->user;
+	const struct inode *inode = op->inode;
+	const bool sends = kevent_op_sends(op);
+	const bool pending = !list_empty(&op->lane);
+	const bool cut = sends && result > 0 && op->total >= 0 &&
+			 result != op->total;
+	struct kevent_op *next;
+
+	kevent_op_end(op, result);
+	if (!pending)
+		return;
+	/* Those behind it hold the inode, if there are any. */
+	while ((next = kevent_lane_first(u, inode, sends))) {
+		if (!cut) {
+			if (next->state == KEVENT_OP_QUEUED)
+				kevent_op_yield(next);
+			return;
+		}
+		kevent_op_end(next, -ECANCELED);
+	}
+}
+
+/* ---- One try of each kind ---- */
+
+/* Context, of all of them: as kevent_op_run(). They return KEVENT_WAITS, -EAGAIN
+ * to wait for the socket, or the result. */
+
+static bool kevent_is_plain_tcp(struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM &&
+	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
+	       !inet_csk_has_ulp(sk);
+}
+
+/* After a read that did not fill its buffer: has this been all there is? */
+static bool kevent_is_drained(struct sock *sk)
+{
+	return kevent_is_plain_tcp(sk) &&
+	       skb_queue_empty_lockless(&sk->sk_receive_queue) &&
+	       READ_ONCE(sk->sk_state) == TCP_ESTABLISHED &&
+	       !(READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) &&
+	       !READ_ONCE(sk->sk_err);
+}
+
+static int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
+{
+	struct msghdr msg = {};
+	struct iovec iov;
+	int r;
+
+	r = kevent_import(ITER_DEST, u64_to_user_ptr(address), bytes, &iov,
+			  &msg.msg_iter);
+	if (r)
+		return r;
+	return sock_recvmsg(sock, &msg, MSG_DONTWAIT);
+}
+
+/* The next buffer of the pool, which stays in it. */
+static int kevent_pool_peek(const struct kevent_pool *pool, u16 *id)
+{
+	struct kevent_pool_ring __user *ring = u64_to_user_ptr(pool->ring);
+	u32 tail;
+
+	if (get_user(tail, &ring->tail))
+		return -EFAULT;
+	if (tail == pool->head)
+		return -ENOBUFS;
+	/* Pairs with the user's release. */
+	smp_rmb();
+	if (get_user(*id, &ring->id[pool->head & (pool->count - 1)]))
+		return -EFAULT;
+	return *id < pool->count ? 0 : -EINVAL;
+}
+
+static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
+{
+	const bool multishot = op->flags & KEVENT_MULTISHOT;
+	struct kevent_pool *pool = op->pool;
+	struct kevent_user *u = op->user;
+	unsigned int turn;
+
+	for (turn = 0; turn < KEVENT_TURN; turn++) {
+		u16 id = 0;
+		int r;
+
+		r = kevent_pool_peek(pool, &id);
+		if (r == -ENOBUFS)
+			return kevent_op_leave(op, &u->starved);
+		if (r)
+			return r;
+		/* What is taken from the socket must find its place. */
+		if (multishot && !kevent_reserve(u))
+			return kevent_op_leave(op, &u->stalled);
+		r = kevent_recv_some(sock,
+				     pool->address + (u64)id * pool->buffer_bytes,
+				     pool->buffer_bytes);
+		if (r <= 0) {
+			if (multishot)
+				kevent_unreserve(u);
+			return r;
+		}
+		pool->head++;
+		op->data = id;
+		op->entry_flags = KEVENT_ENTRY_BUFFER;
+		if (!multishot)
+			return r;
+		op->done = r;
+		kevent_show_reserved(u, op);
+		op->data = 0;
+		op->entry_flags = 0;
+		if (r < pool->buffer_bytes && kevent_is_drained(sock->sk))
+			return -EAGAIN;
+	}
+	return kevent_op_yield(op);
+}
+
+static s64 kevent_try_recv(struct kevent_op *op, struct socket *sock)
+{
+	if (op->events & KEVENT_RECV_WAIT && !op->hooked)
+		return -EAGAIN;
+	if (op->pool)
+		return kevent_try_recv_pool(op, sock);
+	return kevent_recv_some(sock, op->address, op->bytes);
+}
+
+/* Sends from where `msg` stands until the socket is full. */
+static s64 kevent_send_rest(struct kevent_op *op, struct socket *sock,
+			    struct msghdr *msg)
+{
+	for (;;) {
+		int r = sock_sendmsg(sock, msg);
+
+		if (r < 0)
+			return r;
+		op->done += r;
+		if (!msg_data_left(msg))
+			return 0;
+		if (!r || sock->type != SOCK_STREAM)
+			return -EMSGSIZE;
+	}
+}
+
+s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
+		      u64 bytes, bool more)
+{
+	struct msghdr msg = {
+		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0),
+	};
+	struct iovec iov;
+	int r;
+
+	r = kevent_import(ITER_SOURCE, u64_to_user_ptr(address), bytes, &iov,
+			  &msg.msg_iter);
+	if (r)
+		return r;
+	return kevent_send_rest(op, sock, &msg);
+}
+
+static s64 kevent_send_vector(struct kevent_op *op, struct socket *sock)
+{
+	const struct kevent_vector __user *from = u64_to_user_ptr(op->address);
+	struct iovec fast[8], *iov = fast;
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
+	const u32 count = op->bytes;
+	size_t total = 0;
+	s64 r = -EFAULT;
+	u32 i;
+
+	static_assert(sizeof(struct kevent_vector) == sizeof(struct iovec));
+	if (count > ARRAY_SIZE(fast)) {
+		iov = kmalloc_array(count, sizeof(*iov), GFP_KERNEL_ACCOUNT);
+		if (!iov)
+			return -ENOMEM;
+	}
+	if (copy_from_user(iov, from, count * sizeof(*iov)))
+		goto out;
+	for (i = 0; i < count; i++) {
+		if (!access_ok(iov[i].iov_base, iov[i].iov_len))
+			goto out;
+		if (iov[i].iov_len > MAX_RW_COUNT - total) {
+			r = -EINVAL;
+			goto out;
+		}
+		total += iov[i].iov_len;
+	}
+	/* Once something is out its length is fixed. */
+	if (op->total < 0)
+		op->total = total;
+	r = -EFAULT;
+	if (op->total != total)
+		goto out;
+	if (op->events & KEVENT_SEND_MORE)
+		msg.msg_flags |= MSG_MORE;
+	iov_iter_init(&msg.msg_iter, ITER_SOURCE, iov, count, total);
+	iov_iter_advance(&msg.msg_iter, op->done);
+	r = kevent_send_rest(op, sock, &msg);
+out:
+	if (iov != fast)
+		kfree(iov);
+	return r;
+}
+
+static s64 kevent_try_send(struct kevent_op *op, struct socket *sock)
+{
+	s64 r;
+
+	if (op->events & KEVENT_SEND_VECTOR)
+		r = kevent_send_vector(op, sock);
+	else
+		r = kevent_send_bytes(op, sock, op->address + op->done,
+				      op->bytes - op->done,
+				      op->events & KEVENT_SEND_MORE);
+	if (r == -EAGAIN)
+		return r;
+	return op->done || !r ? op->done : r;
+}
+
+static s64 kevent_try_connect(struct kevent_op *op, struct socket *sock)
+{
+	struct sockaddr_storage address;
+	int r;
+
+	if (op->done) {
+		u32 mask = (__force u32)READ_ONCE(sock->ops)->poll(sock->file,
+								   sock, NULL);
+
+		if (!(mask & op->wanted))
+			return -EAGAIN;
+		return sock_error(sock->sk);
+	}
+	memset(&address, 0, sizeof(address));
+	if (copy_from_user(&address, u64_to_user_ptr(op->address), op->bytes))
+		return -EFAULT;
+	r = kernel_connect(sock, (struct sockaddr *)&address, op->bytes,
+			   O_NONBLOCK);
+	if (r != -EINPROGRESS)
+		/* A full backlog (Unix) announces nothing. */
+		return r;
+	op->done = 1;
+	return -EAGAIN;
+}
+
+/* Errors of connections that died in the backlog, see accept(2). */
+static bool kevent_died_early(int error)
+{
+	switch (-error) {
+	case ECONNABORTED:
+	case ENETDOWN:
+	case EPROTO:
+	case ENOPROTOOPT:
+	case EHOSTDOWN:
+	case ENONET:
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+		return true;
+	}
+	return false;
+}
+
+static int kevent_accept_one(struct socket *listener, int flags)
+{
+	struct socket *sock;
+	struct file *file;
+	int fd, r;
+
+	/* First: without one the connection is not to be taken. */
+	fd = get_unused_fd_flags(flags & O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	r = kernel_accept(listener, &sock, O_NONBLOCK);
+	if (r < 0) {
+		put_unused_fd(fd);
+		return r;
+	}
+	file = sock_alloc_file(sock, flags, NULL);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
+	fd_install(fd, file);
+	return fd;
+}
+
+static s64 kevent_try_accept(struct kevent_op *op, struct socket *sock)
+{
+	const bool multishot = op->flags & KEVENT_MULTISHOT;
+	struct kevent_user *u = op->user;
+	unsigned int turn;
+
+	for (turn = 0; turn < KEVENT_TURN; turn++) {
+		int r;
+
+		if (multishot && !kevent_reserve(u))
+			return kevent_op_leave(op, &u->stalled);
+		r = kevent_accept_one(sock, op->address);
+		if (multishot && r >= 0) {
+			op->done = r;
+			kevent_show_reserved(u, op);
+			continue;
+		}
+		if (multishot)
+			kevent_unreserve(u);
+		if (!kevent_died_early(r))
+			return r;
+	}
+	return kevent_op_yield(op);
+}
+
+static s64 kevent_op_try(struct kevent_op *op, struct socket *sock)
+{
+	switch (op->opcode) {
+	case KEVENT_OP_ACCEPT:
+		return kevent_try_accept(op, sock);
+	case KEVENT_OP_CONNECT:
+		return kevent_try_connect(op, sock);
+	case KEVENT_OP_RECV:
+		return kevent_try_recv(op, sock);
+	case KEVENT_OP_SEND:
+		return kevent_try_send(op, sock);
+	case KEVENT_OP_SENDFILE:
+		return kevent_try_sendfile(op, sock);
+	case KEVENT_OP_SHUTDOWN:
+		return kernel_sock_shutdown(sock, op->address);
+	}
+	return -EINVAL;
+}
+
+/*
+ * Tries it, KEVENT_OP_RUNNING, as often as there is something to gain.
+ * Context: process with the opener's memory, user->mutex held.
+ */
+static void kevent_op_run(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+	bool parked;
+	s64 r;
+
+	do {
+		struct socket *sock;
+
+		if (op->file) {
+			sock = sock_from_file(op->file);
+		} else {
+			/* Keeps it from being released in the middle. */
+			inode_lock_shared(op->inode);
+			sock = SOCKET_I(op->inode);
+		}
+		spin_lock_irq(&u->lock);
+		op->again = false;
+		spin_unlock_irq(&u->lock);
+		parked = false;
+		r = sock->sk ? kevent_op_try(op, sock) : -EBADF;
+		if (r == -EAGAIN)
+			parked = kevent_op_park(op, sock);
+		if (!op->file)
+			inode_unlock_shared(op->inode);
+	} while (r == -EAGAIN && !parked);
+	if (r == -EAGAIN || r == KEVENT_WAITS) {
+		if (list_empty(&op->lane))
+			list_add_tail(&op->lane, kevent_lane(u, op->inode));
+	} else {
+		kevent_op_finish(op, r);
+	}
+}
+
+/* ---- Running those that are ready ---- */
+
+/* Is there something for KEVENT_ENTER to do? Any context; a glance. */
+bool kevent_ops_wait(const struct kevent_user *u)
+{
+	return !list_empty(&u->runnable) || !list_empty(&u->owners) ||
+	       (!list_empty(&u->stalled) && kevent_has_room(u));
+}
+
+/* Those that waited for room, buffers, or a thread like this one, may run. */
+static void kevent_ops_resume(struct kevent_user *u)
+{
+	struct kevent_op *op, *next;
+	u16 id;
+
+	list_for_each_entry_safe(op, next, &u->starved, run) {
+		if (kevent_pool_peek(op->pool, &id) == -ENOBUFS)
+			continue;
+		spin_lock_irq(&u->lock);
+		list_move_tail(&op->run, &u->runnable);
+		spin_unlock_irq(&u->lock);
+	}
+	spin_lock_irq(&u->lock);
+	if (!list_empty(&u->stalled) && kevent_has_room(u))
+		list_splice_tail_init(&u->stalled, &u->runnable);
+	list_for_each_entry_safe(op, next, &u->owners, run)
+		if (op->files == current->files)
+			list_move_tail(&op->run, &u->runnable);
+	spin_unlock_irq(&u->lock);
+}
+
+/* Context: process with the opener's memory, u->mutex held. */
+void kevent_ops_run(struct kevent_user *u)
+{
+	bool others = false;
+	LIST_HEAD(ready);
+	struct kevent_op *op;
+
+	if (!list_empty(&u->starved) || !list_empty(&u->stalled) ||
+	    !list_empty(&u->owners))
+		kevent_ops_resume(u);
+	if (list_empty(&u->runnable))
+		return;
+	spin_lock_irq(&u->lock);
+	list_splice_init(&u->runnable, &ready);
+	while (!list_empty(&ready)) {
+		op = list_first_entry(&ready, struct kevent_op, run);
+		if (op->opcode == KEVENT_OP_ACCEPT &&
+		    op->files != current->files) {
+			list_move_tail(&op->run, &u->owners);
+			others = true;
+			continue;
+		}
+		list_del_init(&op->run);
+		op->state = KEVENT_OP_RUNNING;
+		spin_unlock_irq(&u->lock);
+		kevent_op_run(op);
+		cond_resched();
+		spin_lock_irq(&u->lock);
+	}
+	if (others)
+		WRITE_ONCE(u->news, u->news + 1);
+	spin_unlock_irq(&u->lock);
+	/* They did not see those in our list. */
+	if (others)
+		kevent_wake(u, true);
+}
+
+/* Nobody was in KEVENT_ENTER to do it. Context: worker. */
+void kevent_run_work(struct work_struct *work)
+{
+	struct kevent_user *u =
+		container_of(work, struct kevent_user, run_work.work);
+
+	if (list_empty(&u->runnable) || !mmget_not_zero(u->mm))
+		return;
+	kthread_use_mm(u->mm);
+	mutex_lock(&u->mutex);
+	kevent_ops_run(u);
+	/* Those that have yielded. */
+	if (!list_empty(&u->runnable))
+		queue_delayed_work(kevent_workqueue, &u->run_work, 0);
+	mutex_unlock(&u->mutex);
+	kthread_unuse_mm(u->mm);
+	/* Not ours to tear down: our release waits for this very work. */
+	mmput_async(u->mm);
+	kevent_note_pending(u);
+}
+
+/* ---- Cancelling ---- */
+
+static bool kevent_op_matches(const struct kevent_op *op,
+			      const struct kevent_sqe *s,
+			      const struct inode *inode)
+{
+	return (!inode || op->inode == inode) &&
+	       (s->events & KEVENT_CANCEL_ANY || op->user_data == s->arg[0]);
+}
+
+static unsigned int kevent_cancel_lane(struct list_head *lane,
+				       const struct kevent_sqe *s,
+				       const struct inode *inode)
+{
+	unsigned int count = 0;
+	struct kevent_op *op;
+
+	/* Ends may cancel others of the lane: from the beginning each time. */
+restart:
+	list_for_each_entry(op, lane, lane) {
+		bool sends;
+
+		if (!kevent_op_matches(op, s, inode))
+			continue;
+		sends = kevent_op_sends(op) && op->opcode != KEVENT_OP_CONNECT;
+		kevent_op_finish(op, sends && op->done ? op->done : -ECANCELED);
+		count++;
+		goto restart;
+	}
+	return count;
+}
+
+/* Ends all without a word. Context: process, u->mutex held. */
+void kevent_ops_end(struct kevent_user *u)
+{
+	struct kevent_op *op, *next;
+	LIST_HEAD(done);
+	unsigned int i;
+
+	for (i = 0; u->lanes && i < KEVENT_LANES; i++) {
+		while (!list_empty(&u->lanes[i])) {
+			op = list_first_entry(&u->lanes[i], struct kevent_op,
+					      lane);
+			kevent_op_release(op);
+			kevent_op_free(op);
+			cond_resched();
+		}
+	}
+	spin_lock_irq(&u->lock);
+	list_splice_init(&u->done, &done);
+	list_for_each_entry(op, &done, run)
+		WRITE_ONCE(u->ready_count, u->ready_count - 1);
+	spin_unlock_irq(&u->lock);
+	list_splice_init(&u->spare, &done);
+	u->spares = 0;
+	list_for_each_entry_safe(op, next, &done, run)
+		kevent_op_free(op);
+}
+
+/* ---- Submitting ---- */
+
+/* Which flags and arguments an operation has. */
+static bool kevent_op_valid(const struct kevent_sqe *s)
+{
+	u16 flags = KEVENT_SKIP_SUCCESS;
+	unsigned int arguments;
+	u32 events = 0;
+	unsigned int i;
+
+	switch (s->opcode) {
+	case KEVENT_OP_ACCEPT:
+		flags = KEVENT_MULTISHOT;
+		arguments = 1;
+		if (s->arg[0] & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK))
+			return false;
+		break;
+	case KEVENT_OP_CONNECT:
+		arguments = 2;
+		if (!s->arg[1] || s->arg[1] > sizeof(struct sockaddr_storage))
+			return false;
+		break;
+	case KEVENT_OP_RECV:
+		events = KEVENT_RECV_POOL | KEVENT_RECV_WAIT;
+		arguments = 2;
+		if (s->events & KEVENT_RECV_POOL) {
+			flags = KEVENT_MULTISHOT;
+			arguments = 1;
+		}
+		break;
+	case KEVENT_OP_SEND:
+		events = KEVENT_SEND_MORE | KEVENT_SEND_VECTOR;
+		arguments = 2;
+		if (s->events & KEVENT_SEND_VECTOR &&
+		    s->arg[1] > KEVENT_MAX_VECTOR)
+			return false;
+		break;
+	case KEVENT_OP_SENDFILE:
+		arguments = 4;
+		break;
+	case KEVENT_OP_SHUTDOWN:
+		arguments = 1;
+		if (s->arg[0] > SHUT_RDWR)
+			return false;
+		break;
+	case KEVENT_OP_CLOSE:
+		arguments = 0;
+		break;
+	case KEVENT_OP_CANCEL:
+		events = KEVENT_CANCEL_ANY;
+		arguments = 1;
+		if (s->events & KEVENT_CANCEL_ANY && s->arg[0])
+			return false;
+		break;
+	default:
+		return false;
+	}
+	for (i = arguments; i < ARRAY_SIZE(s->arg); i++)
+		if (s->arg[i])
+			return false;
+	return !s->source && !s->result && !(s->flags & ~flags) &&
+	       !(s->events & ~events);
+}
+
+/* Returns how many it has ended, or -errno. Context: process, u->mutex held. */
+int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s)
+{
+	unsigned int count = 0, i;
+
+	if (!kevent_op_valid(s))
+		return -EINVAL;
+	if (s->fd >= 0) {
+		struct file *file = fget(s->fd);
+		const struct inode *inode;
+
+		if (!file)
+			return -EBADF;
+		inode = file_inode(file);
+		count = kevent_cancel_lane(kevent_lane(u, inode), s, inode);
+		fput(file);
+	} else {
+		for (i = 0; i < KEVENT_LANES; i++)
+			count += kevent_cancel_lane(&u->lanes[i], s, NULL);
+	}
+	return count ? count : -ENOENT;
+}
+
+/* Takes hold of the socket. Context: process. */
+static int kevent_op_set_socket(struct kevent_op *op, int fd)
+{
+	struct file *file = fget(fd);
+	struct socket *sock;
+
+	if (!file)
+		return -EBADF;
+	sock = sock_from_file(file);
+	if (!sock || !sock->sk) {
+		fput(file);
+		return -ENOTSOCK;
+	}
+	op->inode = file_inode(file);
+	if (sock->sk->sk_family == AF_UNIX && SOCK_INODE(sock) == op->inode) {
+		ihold(op->inode);
+		fput(file);
+	} else {
+		op->file = file;
+	}
+	return 0;
+}
+
+static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
+{
+	struct kevent_user *u = op->user;
+
+	op->address = s->arg[0];
+	op->bytes = s->arg[1];
+	op->wanted = kevent_op_sends(op) ?
+			     KEVENT_OUT | KEVENT_ERR | KEVENT_HUP :
+			     KEVENT_IN | KEVENT_RDHUP | KEVENT_ERR | KEVENT_HUP;
+	switch (s->opcode) {
+	case KEVENT_OP_RECV:
+		if (!(s->events & KEVENT_RECV_POOL)) {
+			op->total = op->bytes;
+			break;
+		}
+		if (s->arg[0] >= KEVENT_MAX_POOLS || !u->pools[s->arg[0]])
+			return -ENOENT;
+		op->pool = u->pools[s->arg[0]];
+		op->pool->users++;
+		break;
+	case KEVENT_OP_SEND:
+		if (s->events & KEVENT_SEND_VECTOR)
+			break; /* it is known when they have been read */
+		if (op->bytes > MAX_RW_COUNT)
+			return -EINVAL;
+		op->total = op->bytes;
+		break;
+	case KEVENT_OP_SENDFILE:
+		return kevent_sendfile_set(op, s);
+	}
+	return 0;
+}
+
+/* NULL if there are too many, or no memory. Context: process, u->mutex held. */
+struct kevent_op *kevent_op_alloc(struct kevent_user *u)
+{
+	struct kevent_op *op;
+
+	if (u->ops >= KEVENT_MAX_OPERATIONS ||
+	    !kevent_account_charge(u->account))
+		return NULL;
+	if (u->spares) {
+		op = list_first_entry(&u->spare, struct kevent_op, run);
+		list_del(&op->run);
+		u->spares--;
+		memset(op, 0, sizeof(*op));
+	} else {
+		op = kmem_cache_zalloc(kevent_op_cache, GFP_KERNEL_ACCOUNT);
+		if (!op) {
+			kevent_account_uncharge(u->account);
+			return NULL;
+		}
+	}
+	u->ops++;
+	INIT_LIST_HEAD(&op->lane);
+	INIT_LIST_HEAD(&op->run);
+	op->user = u;
+	op->state = KEVENT_OP_RUNNING;
+	return op;
+}
+
+/*
+ * Begins with an operation; whatever is wrong with it is told by its entry.
+ * Context: process of the opener, u->mutex held, which it may drop for a while.
+ */
+void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
+{
+	struct kevent_user *u = op->user;
+	int r = 0;
+
+	op->opcode = s->opcode;
+	op->events = s->events;
+	op->user_data = s->user_data;
+	op->handle = s->handle;
+	op->total = -1;
+	op->files = current->files;
+
+	if (s->opcode == KEVENT_OP_SENDFILE_PATH)
+		r = -EOPNOTSUPP;
+	else if (!kevent_op_valid(s))
+		r = -EINVAL;
+	if (r) {
+		kevent_op_end(op, r);
+		return;
+	}
+	op->flags = s->flags;
+	if (s->opcode == KEVENT_OP_CLOSE) {
+		/* It may be a queue, or block. */
+		mutex_unlock(&u->mutex);
+		r = close_fd(s->fd);
+		mutex_lock(&u->mutex);
+		kevent_op_end(op, r);
+		return;
+	}
+	r = kevent_op_set_socket(op, s->fd);
+	if (!r)
+		r = kevent_op_set(op, s);
+	if (r) {
+		kevent_op_end(op, r);
+	} else if (kevent_lane_first(u, op->inode, kevent_op_sends(op))) {
+		op->state = KEVENT_OP_QUEUED;
+		list_add_tail(&op->lane, kevent_lane(u, op->inode));
+	} else {
+		kevent_op_run(op);
+	}
+}
+
+/* ---- Pools ---- */
+
+static int kevent_register_pool(struct kevent_user *u,
+				struct kevent_register *g)
+{
+	struct kevent_pool *pool;
+	u64 count;
+	u32 id;
+
+	if (g->id || !g->buffer_bytes || g->bytes % g->buffer_bytes)
+		return -EINVAL;
+	count = g->bytes / g->buffer_bytes;
+	if (count > KEVENT_MAX_BUFFERS || !is_power_of_2(count))
+		return -EINVAL;
+	if (g->ring % sizeof(u32))
+		return -EINVAL;
+	if (!access_ok(u64_to_user_ptr(g->address), g->bytes) ||
+	    !access_ok(u64_to_user_ptr(g->ring),
+		       sizeof(struct kevent_pool_ring) + count * sizeof(u16)))
+		return -EFAULT;
+	for (id = 0; id < KEVENT_MAX_POOLS && u->pools[id]; id++)
+		;
+	if (id == KEVENT_MAX_POOLS)
+		return -ENOSPC;
+	pool = kzalloc(sizeof(*pool), GFP_KERNEL_ACCOUNT);
+	if (!pool)
+		return -ENOMEM;
+	pool->address = g->address;
+	pool->ring = g->ring;
+	pool->buffer_bytes = g->buffer_bytes;
+	pool->count = count;
+	u->pools[id] = pool;
+	g->id = id;
+	return 0;
+}
+
+static int kevent_unregister(struct kevent_user *u,
+			     const struct kevent_register *g)
+{
+	if (g->address || g->bytes || g->buffer_bytes || g->ring)
+		return -EINVAL;
+	if (g->id >= KEVENT_MAX_POOLS || !u->pools[g->id])
+		return -ENOENT;
+	if (u->pools[g->id]->users)
+		return -EBUSY;
+	kfree(u->pools[g->id]);
+	u->pools[g->id] = NULL;
+	return 0;
+}
+
+long kevent_register_call(struct kevent_user *u, void __user *argument)
+{
+	struct kevent_register __user *to = argument;
+	struct kevent_register g;
+	u32 given;
+	int r;
+
+	r = kevent_copy_struct(&g, sizeof(g), KEVENT_REGISTER_SIZE_V1, argument,
+			       &given);
+	if (r)
+		return r;
+	if (g.reserved[0] || g.reserved[1])
+		return -EINVAL;
+	mutex_lock(&u->mutex);
+	switch (g.opcode) {
+	case KEVENT_REGISTER_POOL:
+		r = kevent_register_pool(u, &g);
+		if (!r && put_user(g.id, &to->id)) {
+			kfree(u->pools[g.id]);
+			u->pools[g.id] = NULL;
+			r = -EFAULT;
+		}
+		break;
+	case KEVENT_UNREGISTER:
+		r = kevent_unregister(u, &g);
+		break;
+	default:
+		r = -EINVAL;
+	}
+	mutex_unlock(&u->mutex);
+	return r;
+}
+
+void kevent_pools_free(struct kevent_user *u)
+{
+	unsigned int i;
+
+	for (i = 0; i < KEVENT_MAX_POOLS; i++)
+		kfree(u->pools[i]);
+}
+
+int kevent_op_init(void)
+{
+	int r;
+
+	kevent_op_cache = kmem_cache_create("kevent_op",
+					    sizeof(struct kevent_op), 0,
+					    SLAB_ACCOUNT, NULL);
+	if (!kevent_op_cache)
+		return -ENOMEM;
+	r = kevent_read_init();
+	if (r)
+		kmem_cache_destroy(kevent_op_cache);
+	return r;
+}
+
+void kevent_op_exit(void)
+{
+	kevent_read_exit();
+	kmem_cache_destroy(kevent_op_cache);
+}

@@ -1,0 +1,902 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Network AIO: operations in the submission ring, their results in the other.
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "kevent/vm/tests/fixture.h"
+#include "kevent/vm/tests/hostile.h"
+
+namespace kevent::raw {
+namespace {
+
+kevent_sqe Operation(uint8_t opcode, int fd, uint64_t user_data, uint64_t a = 0,
+                     uint64_t b = 0) {
+  kevent_sqe sqe = Change(opcode);
+  sqe.fd = fd;
+  sqe.user_data = user_data;
+  sqe.arg[0] = a;
+  sqe.arg[1] = b;
+  return sqe;
+}
+
+kevent_sqe Recv(int fd, void* buffer, size_t bytes, uint64_t user_data) {
+  return Operation(KEVENT_OP_RECV, fd, user_data, Address(buffer), bytes);
+}
+
+kevent_sqe SendOf(int fd, const std::string& text, uint64_t user_data) {
+  return Operation(KEVENT_OP_SEND, fd, user_data, Address(text.data()),
+                   text.size());
+}
+
+kevent_sqe Sendfile(int fd, int file, uint64_t offset, uint64_t length,
+                    const kevent_parts* parts, uint64_t user_data) {
+  kevent_sqe sqe = Operation(KEVENT_OP_SENDFILE, fd, user_data, offset, length);
+  sqe.arg[2] = Address(parts);
+  sqe.arg[3] = static_cast<uint64_t>(file);
+  return sqe;
+}
+
+kevent_parts Parts(const std::string& header, const std::string& trailer) {
+  kevent_parts parts = {};
+  parts.header = Address(header.data());
+  parts.header_bytes = header.size();
+  parts.trailer = Address(trailer.data());
+  parts.trailer_bytes = trailer.size();
+  return parts;
+}
+
+std::string Content(size_t size, uint32_t seed = 1) {
+  std::string text(size, '\0');
+  for (size_t i = 0; i < size; ++i) {
+    text[i] = static_cast<char>((i + i / 4096 * 7 + seed) % 251);
+  }
+  return text;
+}
+
+// A file on the disk, and one in memory.
+class TestFile {
+ public:
+  TestFile(const std::string& folder, const std::string& content) {
+    std::string path = folder + "/file-XXXXXX";
+    fd_.Reset(mkostemp(path.data(), O_CLOEXEC));
+    EXPECT_TRUE(static_cast<bool>(fd_));
+    unlink(path.c_str());
+    EXPECT_EQ(static_cast<ssize_t>(content.size()),
+              write(fd_.get(), content.data(), content.size()));
+  }
+  int fd() const { return fd_.get(); }
+  void MakeCold() {
+    ASSERT_EQ(0, fsync(fd()));
+    ASSERT_EQ(0, posix_fadvise(fd(), 0, 0, POSIX_FADV_DONTNEED));
+  }
+
+ private:
+  Fd fd_;
+};
+
+std::string ReadAll(int fd, size_t size) {
+  std::string text(size, '\0');
+  size_t got = 0;
+  while (got < size) {
+    const ssize_t n = read(fd, text.data() + got, size - got);
+    if (n <= 0) break;
+    got += static_cast<size_t>(n);
+  }
+  text.resize(got);
+  return text;
+}
+
+class NaioTest : public QueueTest {
+ protected:
+  void SetUp() override {
+    QueueTest::SetUp();
+    ASSERT_TRUE(queue().setup().features & KEVENT_FEATURE_NAIO);
+  }
+  void Submit(const kevent_sqe& sqe) {
+    ASSERT_TRUE(queue().Put(sqe));
+    uint32_t submitted = 0;
+    ASSERT_GE(queue().Submit(1, &submitted), 0);
+    ASSERT_EQ(1u, submitted);
+  }
+  kevent_entry ExpectResult(uint64_t user_data, int64_t result,
+                            bool more = false) {
+    kevent_entry entry = Next();
+    EXPECT_EQ(uint16_t{KEVENT_SOURCE_OPERATION}, entry.source)
+        << Describe(entry);
+    EXPECT_EQ(user_data, entry.user_data) << Describe(entry);
+    EXPECT_EQ(result, entry.result) << Describe(entry);
+    EXPECT_EQ(more, (entry.flags & KEVENT_ENTRY_MORE) != 0);
+    EXPECT_EQ(!more, (entry.flags & KEVENT_ENTRY_DONE) != 0);
+    return entry;
+  }
+  int64_t ResultOf(const kevent_sqe& sqe) {
+    Submit(sqe);
+    kevent_entry entry = Next();
+    EXPECT_EQ(sqe.user_data, entry.user_data) << Describe(entry);
+    return entry.result;
+  }
+};
+
+// ---- recv ----
+
+TEST_F(NaioTest, RecvOfWhatIsThere) {
+  for (Pair& pair :
+       std::array{TcpPair(), TcpPair(AF_INET6), SocketPair(SOCK_STREAM),
+                  SocketPair(SOCK_DGRAM)}) {
+    Send(pair.peer.get(), "hello");
+    ASSERT_TRUE(WaitPoll(pair.ours.get(), POLLIN));
+    char buffer[16] = {};
+    Submit(Recv(pair.ours.get(), buffer, sizeof buffer, 7));
+    ExpectResult(7, 5);
+    EXPECT_STREQ("hello", buffer);
+  }
+}
+
+TEST_F(NaioTest, RecvOfWhatComesLaterWithoutAnyCall) {
+  for (Pair& pair : std::array{TcpPair(), SocketPair(SOCK_STREAM)}) {
+    char buffer[16] = {};
+    Submit(Recv(pair.ours.get(), buffer, sizeof buffer, 8));
+    ExpectNothing();
+    Send(pair.peer.get(), "later");
+    // Nobody enters: a worker does it.
+    const int64_t end = NowNs() + PatienceNs();
+    while (queue().Unread() == 0 && NowNs() < end) {
+    }
+    ASSERT_EQ(1u, queue().Unread());
+    ExpectResult(8, 5);
+    EXPECT_STREQ("later", buffer);
+  }
+}
+
+TEST_F(NaioTest, RecvOfTheEndAndOfAReset) {
+  Pair pair = TcpPair();
+  char buffer[4];
+  Submit(Recv(pair.ours.get(), buffer, sizeof buffer, 1));
+  shutdown(pair.peer.get(), SHUT_WR);
+  ExpectResult(1, 0);
+  Pair other = TcpPair();
+  Submit(Recv(other.ours.get(), buffer, sizeof buffer, 2));
+  const linger hard = {1, 0};
+  setsockopt(other.peer.get(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+  other.peer.Reset();
+  ExpectResult(2, -ECONNRESET);
+}
+
+TEST_F(NaioTest, RecvWaitFirst) {
+  Pair pair = TcpPair();
+  char buffer[8];
+  kevent_sqe sqe = Recv(pair.ours.get(), buffer, sizeof buffer, 1);
+  sqe.events = KEVENT_RECV_WAIT;
+  Submit(sqe);
+  Send(pair.peer.get(), "a");
+  ExpectResult(1, 1);
+  Send(pair.peer.get(), "bc");
+  ASSERT_TRUE(WaitPoll(pair.ours.get(), POLLIN));
+  Submit(sqe);
+  ExpectResult(1, 2);
+}
+
+class PoolTest : public NaioTest {
+ protected:
+  static constexpr uint32_t kBuffers = 4, kBytes = 64;
+  void SetUp() override {
+    NaioTest::SetUp();
+    kevent_register g = {};
+    g.size = sizeof g;
+    g.opcode = KEVENT_REGISTER_POOL;
+    g.address = Address(memory_);
+    g.bytes = sizeof memory_;
+    g.buffer_bytes = kBytes;
+    g.ring = Address(&ring_);
+    ASSERT_EQ(0, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
+    id_ = g.id;
+  }
+  void Provide(uint16_t id) {
+    ring_.id[ring_.tail % kBuffers] = id;
+    __atomic_store_n(&ring_.tail, ring_.tail + 1, __ATOMIC_RELEASE);
+  }
+  kevent_sqe FromPool(int fd, uint16_t flags, uint64_t user_data) {
+    kevent_sqe sqe = Operation(KEVENT_OP_RECV, fd, user_data, id_);
+    sqe.events = KEVENT_RECV_POOL;
+    sqe.flags = flags;
+    return sqe;
+  }
+  std::string Text(const kevent_entry& entry) {
+    EXPECT_TRUE(entry.flags & KEVENT_ENTRY_BUFFER) << Describe(entry);
+    EXPECT_LT(entry.data[0], kBuffers);
+    return {memory_ + entry.data[0] % kBuffers * kBytes,
+            static_cast<size_t>(std::max<int64_t>(entry.result, 0))};
+  }
+  char memory_[kBuffers * kBytes];
+  struct {
+    uint32_t tail = 0, reserved = 0;
+    uint16_t id[kBuffers] = {};
+  } ring_;
+  uint64_t id_ = 0;
+};
+
+TEST_F(PoolTest, Single) {
+  Pair pair = TcpPair();
+  Provide(2);
+  Submit(FromPool(pair.ours.get(), 0, 5));
+  ExpectNothing();
+  Send(pair.peer.get(), "pool");
+  kevent_entry entry = ExpectResult(5, 4);
+  EXPECT_EQ(2u, entry.data[0]);
+  EXPECT_EQ("pool", Text(entry));
+}
+
+TEST_F(PoolTest, MultishotUntilTheEnd) {
+  Pair pair = TcpPair();
+  for (uint16_t i = 0; i < kBuffers; ++i) Provide(i);
+  Submit(FromPool(pair.ours.get(), KEVENT_MULTISHOT, 5));
+  for (int i = 0; i < 50; ++i) {
+    const std::string text = "piece " + std::to_string(i);
+    Send(pair.peer.get(), text);
+    kevent_entry entry =
+        ExpectResult(5, static_cast<int64_t>(text.size()), true);
+    EXPECT_EQ(text, Text(entry));
+    Provide(static_cast<uint16_t>(entry.data[0]));
+  }
+  pair.peer.Reset();
+  kevent_entry entry = ExpectResult(5, 0);
+  EXPECT_FALSE(entry.flags & KEVENT_ENTRY_BUFFER);
+}
+
+TEST_F(PoolTest, EmptyLeavesTheDataWhereItIs) {
+  Pair pair = TcpPair();
+  const std::string text = Content(5 * kBytes + 7);
+  Provide(3);
+  Submit(FromPool(pair.ours.get(), KEVENT_MULTISHOT, 5));
+  Send(pair.peer.get(), text);
+  std::string got;
+  while (got.size() < text.size()) {
+    kevent_entry entry = Next();
+    ASSERT_EQ(5u, entry.user_data);
+    got += Text(entry);
+    ExpectNothing();
+    Provide(static_cast<uint16_t>(entry.data[0]));
+  }
+  EXPECT_TRUE(text == got);
+}
+
+TEST_F(PoolTest, HostileRing) {
+  Pair pair = TcpPair();
+  Send(pair.peer.get(), "x");
+  ASSERT_TRUE(WaitPoll(pair.ours.get(), POLLIN));
+  Provide(kBuffers);  // no such buffer
+  EXPECT_EQ(-EINVAL, ResultOf(FromPool(pair.ours.get(), 0, 5)));
+}
+
+TEST_F(PoolTest, UnregisterWhileItIsUsed) {
+  Pair pair = TcpPair();
+  Provide(0);
+  Submit(FromPool(pair.ours.get(), 0, 6));
+  kevent_register g = {};
+  g.size = sizeof g;
+  g.opcode = KEVENT_UNREGISTER;
+  g.id = static_cast<uint32_t>(id_);
+  EXPECT_EQ(-EBUSY, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
+  Send(pair.peer.get(), "x");
+  ExpectResult(6, 1);
+  EXPECT_EQ(0, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
+  EXPECT_EQ(-ENOENT, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
+}
+
+// ---- send ----
+
+TEST_F(NaioTest, SendAndSendVector) {
+  for (Pair& pair : std::array{TcpPair(), SocketPair(SOCK_STREAM)}) {
+    const std::string one = "one ", two = "two";
+    Submit(SendOf(pair.ours.get(), one, 1));
+    ExpectResult(1, 4);
+    std::vector<kevent_vector> pieces(20, {Address(two.data()), two.size()});
+    kevent_sqe sqe = Operation(KEVENT_OP_SEND, pair.ours.get(), 2,
+                               Address(pieces.data()), pieces.size());
+    sqe.events = KEVENT_SEND_VECTOR;
+    Submit(sqe);
+    ExpectResult(2, 60);
+    EXPECT_EQ("one twotwotwo", ReadAll(pair.peer.get(), 13));
+    sqe.flags = KEVENT_SKIP_SUCCESS;
+    Submit(sqe);
+    ExpectNothing();
+  }
+}
+
+TEST_F(NaioTest, SendOfMoreThanFits) {
+  for (Pair& pair : std::array{TcpPair(), SocketPair(SOCK_STREAM)}) {
+    const std::string text = Content(12 << 20);
+    Submit(SendOf(pair.ours.get(), text, 1));
+    ExpectNothing();
+    std::string got;
+    std::thread reader([&] { got = ReadAll(pair.peer.get(), text.size()); });
+    EXPECT_EQ(1, queue().Wait(1, PatienceNs()));
+    ExpectResult(1, static_cast<int64_t>(text.size()));
+    reader.join();
+    EXPECT_TRUE(text == got);
+  }
+}
+
+TEST_F(NaioTest, OrderAndWhatFollowsAShortSend) {
+  Pair pair = TcpPair();
+  const std::string big = Content(12 << 20), small = "small";
+  Submit(SendOf(pair.ours.get(), big, 1));
+  Submit(SendOf(pair.ours.get(), small, 2));
+  Submit(Operation(KEVENT_OP_SHUTDOWN, pair.ours.get(), 3, SHUT_WR));
+  ExpectNothing();
+  std::string got;
+  std::thread reader([&] { got = ReadAll(pair.peer.get(), big.size() + 100); });
+  ExpectResult(1, static_cast<int64_t>(big.size()));
+  ExpectResult(2, 5);
+  ExpectResult(3, 0);
+  reader.join();
+  EXPECT_TRUE(got == big + small);
+
+  Pair other = TcpPair();
+  Submit(SendOf(other.ours.get(), big, 1));
+  Submit(SendOf(other.ours.get(), small, 2));
+  kevent_sqe cancel = Operation(KEVENT_OP_CANCEL, other.ours.get(), 9, 1);
+  Submit(cancel);
+  kevent_entry entry = Next();
+  EXPECT_EQ(1u, entry.user_data);
+  EXPECT_GT(entry.result, 0);
+  EXPECT_LT(entry.result, static_cast<int64_t>(big.size()));
+  ExpectResult(2, -ECANCELED);
+  ExpectResult(9, 1);
+  EXPECT_EQ(-ENOENT, ResultOf(cancel));
+}
+
+TEST_F(NaioTest, APeerThatGoesAwayInTheMiddle) {
+  Pair pair = TcpPair();
+  const std::string big = Content(12 << 20);
+  Submit(SendOf(pair.ours.get(), big, 1));
+  ReadExactly(pair.peer.get(), 100'000);
+  pair.peer.Reset();
+  kevent_entry entry = Next();
+  EXPECT_EQ(1u, entry.user_data);
+  EXPECT_GE(entry.result, 100'000);
+  EXPECT_LT(entry.result, static_cast<int64_t>(big.size()));
+  EXPECT_LT(ResultOf(SendOf(pair.ours.get(), big, 2)), 0);
+}
+
+// ---- accept, connect, close ----
+
+TEST_F(NaioTest, Accept) {
+  for (int family : {AF_INET, AF_INET6}) {
+    Fd listener = Listen(family);
+    Submit(Operation(KEVENT_OP_ACCEPT, listener.get(), 1,
+                     SOCK_CLOEXEC | SOCK_NONBLOCK));
+    ExpectNothing();
+    Fd peer = ConnectTo(listener);
+    kevent_entry entry = Next();
+    EXPECT_EQ(1u, entry.user_data);
+    ASSERT_GE(entry.result, 0) << Describe(entry);
+    Fd ours(static_cast<int>(entry.result));
+    EXPECT_EQ(FD_CLOEXEC, fcntl(ours.get(), F_GETFD));
+    EXPECT_TRUE(fcntl(ours.get(), F_GETFL) & O_NONBLOCK);
+    Send(peer.get(), "hi");
+    ReadExactly(ours.get(), 2);
+  }
+}
+
+TEST_F(NaioTest, MultishotAcceptAndNoDescriptors) {
+  Fd listener = Listen();
+  kevent_sqe sqe = Operation(KEVENT_OP_ACCEPT, listener.get(), 1, SOCK_CLOEXEC);
+  sqe.flags = KEVENT_MULTISHOT;
+  Submit(sqe);
+  std::vector<Fd> peers, ours;
+  for (int i = 0; i < 100; ++i) {
+    peers.push_back(ConnectTo(listener));
+    kevent_entry entry = Next();
+    ASSERT_GE(entry.result, 0) << Describe(entry);
+    EXPECT_TRUE(entry.flags & KEVENT_ENTRY_MORE);
+    ours.emplace_back(static_cast<int>(entry.result));
+  }
+  kevent_entry entry = {};
+  rlimit before;
+  ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &before));
+  Fd more = ConnectTo(listener);
+  rlimit none = before;
+  none.rlim_cur = 1;
+  ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &none));
+  entry = Next();
+  setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EQ(-EMFILE, entry.result) << Describe(entry);
+  EXPECT_FALSE(entry.flags & KEVENT_ENTRY_MORE);
+  // It stayed in the backlog.
+  Submit(sqe);
+  entry = Next();
+  EXPECT_GE(entry.result, 0);
+  close(static_cast<int>(entry.result));
+}
+
+TEST_F(NaioTest, AcceptsThatAWorkerCannotMake) {
+  // A worker comes upon the operation while its owner is about to wait.
+  std::mt19937 random(Seed());
+  std::uniform_int_distribution<int64_t> wait_ns(0, 6'000'000);
+  Fd listener = Listen();
+  kevent_sqe sqe = Operation(KEVENT_OP_ACCEPT, listener.get(), 1, SOCK_CLOEXEC);
+  sqe.flags = KEVENT_MULTISHOT;
+  Submit(sqe);
+  // What it has to do before.
+  Pair pair = SocketPair(SOCK_STREAM);
+  const std::string block(64 << 10, 'x');
+  std::vector<char> buffer(block.size());
+  kevent_sqe recv = Recv(pair.ours.get(), buffer.data(), buffer.size(), 2);
+  recv.flags = KEVENT_SKIP_SUCCESS;
+  for (int i = 0; i < 500 && !HasFailure(); ++i) {
+    Submit(recv);
+    Send(pair.peer.get(), block);
+    Fd peer = ConnectTo(listener);
+    const int64_t end = NowNs() + wait_ns(random);
+    while (NowNs() < end) {
+    }
+    const int64_t begin = NowNs();
+    kevent_entry entry = Next();
+    ASSERT_GE(entry.result, 0) << Describe(entry);
+    close(static_cast<int>(entry.result));
+    EXPECT_LT(NowNs() - begin, PatienceNs() / 2) << "round " << i;
+  }
+}
+
+TEST_F(NaioTest, Connect) {
+  Fd listener = Listen();
+  sockaddr_storage address = {};
+  socklen_t length = sizeof address;
+  ASSERT_EQ(0, getsockname(listener.get(),
+                           reinterpret_cast<sockaddr*>(&address), &length));
+  Fd ours(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(0, ResultOf(Operation(KEVENT_OP_CONNECT, ours.get(), 1,
+                                  Address(&address), length)));
+  Send(ours.get(), "x");
+  listener.Reset();
+  Fd other(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(-ECONNREFUSED, ResultOf(Operation(KEVENT_OP_CONNECT, other.get(), 2,
+                                              Address(&address), length)));
+}
+
+TEST_F(NaioTest, Close) {
+  Pair pair = TcpPair();
+  const int fd = pair.ours.Release();
+  EXPECT_EQ(0, ResultOf(Operation(KEVENT_OP_CLOSE, fd, 1)));
+  EXPECT_TRUE(AtEnd(pair.peer.get()));
+  EXPECT_EQ(-EBADF, ResultOf(Operation(KEVENT_OP_CLOSE, fd, 1)));
+  // A queue, and the last descriptor of one.
+  Queue other;
+  ASSERT_EQ(0, other.Open());
+  EXPECT_EQ(0, ResultOf(Operation(KEVENT_OP_CLOSE, dup(other.fd()), 2)));
+  ASSERT_TRUE(queue().Put(Operation(KEVENT_OP_CLOSE, queue().fd(), 3)));
+  EXPECT_EQ(1, queue().Submit(1));
+  Reopen({});
+}
+
+TEST_F(NaioTest, TooMany) {
+  // What the limit refuses ends by its entry; cancelling goes on.
+  Reopen({64, 64, 0});
+  Pair pair = TcpPair();
+  char buffer[8];
+  int pending = 0;
+  kevent_sqe sqe = Recv(pair.ours.get(), buffer, sizeof buffer, 5);
+  if (geteuid() == 0) GTEST_SKIP() << "root's limit is high";
+  for (;;) {
+    Submit(sqe);
+    if (queue().Unread() > 0) break;
+    ++pending;
+  }
+  ExpectResult(5, -EAGAIN);
+  EXPECT_GT(pending, 1000);
+  kevent_sqe any = Operation(KEVENT_OP_CANCEL, -1, 42);
+  any.events = KEVENT_CANCEL_ANY;
+  Submit(any);
+  int cancelled = 0;  // in any order: the ring is too small for them
+  for (int i = 0; i <= pending && !HasFailure(); ++i) {
+    const kevent_entry entry = Next();
+    if (entry.user_data == 42) {
+      EXPECT_EQ(pending, entry.result);
+    } else {
+      EXPECT_EQ(-ECANCELED, entry.result);
+      ++cancelled;
+    }
+  }
+  EXPECT_EQ(pending, cancelled);
+}
+
+TEST_F(NaioTest, CancelOfManyAndOfAny) {
+  std::vector<Pair> pairs;
+  char buffer[8];
+  for (int i = 0; i < 10; ++i) {
+    pairs.push_back(TcpPair());
+    Submit(Recv(pairs.back().ours.get(), buffer, sizeof buffer, 40));
+  }
+  Submit(Operation(KEVENT_OP_CANCEL, pairs[3].ours.get(), 41, 40));
+  ExpectResult(40, -ECANCELED);
+  ExpectResult(41, 1);
+  kevent_sqe any = Operation(KEVENT_OP_CANCEL, -1, 42);
+  any.events = KEVENT_CANCEL_ANY;
+  Submit(any);
+  for (int i = 0; i < 9; ++i) ExpectResult(40, -ECANCELED);
+  ExpectResult(42, 9);
+}
+
+// ---- sendfile ----
+
+class SendfileTest : public NaioTest,
+                     public testing::WithParamInterface<const char*> {
+ protected:
+  std::string Folder() const {
+    if (std::string_view(GetParam()) == "memory") return "/dev/shm";
+    const char* folder = getenv("TEST_TMPDIR");
+    return folder ? folder : "/tmp";
+  }
+  void SetUp() override {
+    NaioTest::SetUp();
+    if (access(Folder().c_str(), W_OK) != 0) GTEST_SKIP() << Folder();
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Where, SendfileTest, testing::Values("disk", "memory"),
+                         [](const auto& p) { return std::string(p.param); });
+
+TEST_P(SendfileTest, HeaderRangeAndTrailer) {
+  const std::string content = Content(300'000);
+  TestFile file(Folder(), content);
+  const std::string header = "header ", trailer = " trailer";
+  for (bool cold : {false, true}) {
+    for (size_t offset :
+         {size_t{0}, size_t{1}, size_t{4095}, size_t{200'000}}) {
+      Pair pair = TcpPair();
+      if (cold) file.MakeCold();
+      const kevent_parts parts = Parts(header, trailer);
+      const size_t length = std::min<size_t>(content.size() - offset, 99'999);
+      const std::string want =
+          header + content.substr(offset, length) + trailer;
+      Submit(Sendfile(pair.ours.get(), file.fd(), offset, length, &parts, 1));
+      std::string got;
+      std::thread reader([&] { got = ReadAll(pair.peer.get(), want.size()); });
+      ExpectResult(1, static_cast<int64_t>(want.size()));
+      reader.join();
+      EXPECT_TRUE(got == want) << offset;
+    }
+  }
+}
+
+TEST_P(SendfileTest, LargeToASlowReader) {
+  const std::string content = Content(20 << 20);
+  TestFile file(Folder(), content);
+  for (Pair& pair : std::array{TcpPair(), SocketPair(SOCK_STREAM)}) {
+    file.MakeCold();
+    Submit(Sendfile(pair.ours.get(), file.fd(), 0, content.size(), nullptr, 1));
+    std::string got;
+    std::thread reader([&] { got = ReadAll(pair.peer.get(), content.size()); });
+    ExpectResult(1, static_cast<int64_t>(content.size()));
+    reader.join();
+    EXPECT_TRUE(got == content);
+  }
+}
+
+TEST_P(SendfileTest, TellsItsProgress) {
+  const std::string content = Content(20 << 20);
+  TestFile file(Folder(), content);
+  Pair pair = TcpPair();
+  uint64_t progress = 0;
+  kevent_parts parts = {};
+  parts.progress = Address(&progress);
+  Submit(Sendfile(pair.ours.get(), file.fd(), 0, content.size(), &parts, 1));
+  ExpectNothing();
+  const uint64_t first = progress;
+  EXPECT_GT(first, 0u);
+  EXPECT_LT(first, content.size());
+  std::thread reader([&] { ReadAll(pair.peer.get(), content.size()); });
+  ExpectResult(1, static_cast<int64_t>(content.size()));
+  reader.join();
+  EXPECT_GT(progress, first);
+  parts.reserved[2] = 1;
+  EXPECT_EQ(-EINVAL,
+            ResultOf(Sendfile(pair.ours.get(), file.fd(), 0, 1, &parts, 1)));
+  parts = {};
+  parts.progress = 1;  // nobody can write there: then nobody is told
+  EXPECT_EQ(1, ResultOf(Sendfile(pair.peer.get(), file.fd(), 0, 1, &parts, 1)));
+}
+
+TEST_P(SendfileTest, AFileThatEndsEarly) {
+  TestFile file(Folder(), Content(5000));
+  const std::string header = "header ", trailer = "trailer";
+  const kevent_parts parts = Parts(header, trailer);
+  Pair pair = TcpPair();
+  EXPECT_EQ(7 + 1000, ResultOf(Sendfile(pair.ours.get(), file.fd(), 4000, 2000,
+                                        &parts, 1)));
+  EXPECT_EQ(
+      0, ResultOf(Sendfile(pair.ours.get(), file.fd(), 9000, 1, nullptr, 1)));
+}
+
+TEST_P(SendfileTest, ByReference) {
+  // Proof: what is changed in place before the peer reads, the peer sees.
+  const std::string content(64 << 10, 'a');
+  TestFile file(Folder(), content);
+  Pair pair = TcpPair();
+  Submit(Sendfile(pair.ours.get(), file.fd(), 0, content.size(), nullptr, 1));
+  ExpectResult(1, static_cast<int64_t>(content.size()));
+  const std::string changed(content.size(), 'b');
+  ASSERT_EQ(static_cast<ssize_t>(changed.size()),
+            pwrite(file.fd(), changed.data(), changed.size(), 0));
+  EXPECT_TRUE(changed == ReadAll(pair.peer.get(), content.size()));
+}
+
+TEST_P(SendfileTest, TruncatedMeanwhile) {
+  const std::string content = Content(30 << 20);
+  TestFile file(Folder(), content);
+  Pair pair = TcpPair();
+  Submit(Sendfile(pair.ours.get(), file.fd(), 0, content.size(), nullptr, 1));
+  ExpectNothing();
+  ASSERT_EQ(0, ftruncate(file.fd(), 25'000'001));
+  std::thread reader([&] { ReadAll(pair.peer.get(), 25'000'001); });
+  ExpectResult(1, 25'000'001);
+  reader.join();
+}
+
+TEST_F(NaioTest, SendfileOfWhatIsNoFile) {
+  Pair pair = TcpPair(), pipe = PipePair();
+  EXPECT_EQ(-EINVAL, ResultOf(Sendfile(pair.ours.get(), pipe.ours.get(), 0, 1,
+                                       nullptr, 1)));
+  Fd folder(open("/", O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(-EINVAL, ResultOf(Sendfile(pair.ours.get(), folder.get(), 0, 1,
+                                       nullptr, 1)));
+  Fd path(open("/proc/self/exe", O_PATH | O_CLOEXEC));
+  EXPECT_EQ(-EBADF,
+            ResultOf(Sendfile(pair.ours.get(), path.get(), 0, 1, nullptr, 1)));
+  EXPECT_EQ(-EBADF,
+            ResultOf(Sendfile(pair.ours.get(), 9999, 0, 1, nullptr, 1)));
+  Fd exe(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(-EINVAL, ResultOf(Sendfile(pair.ours.get(), exe.get(), ~0ull, 1,
+                                       nullptr, 1)));
+  EXPECT_EQ(-EINVAL, ResultOf(Sendfile(pair.ours.get(), exe.get(), 1, INT64_MAX,
+                                       nullptr, 1)));
+  kevent_sqe sqe = Sendfile(pair.ours.get(), exe.get(), 0, 1, nullptr, 1);
+  for (uint64_t address : kBadAddresses) {
+    if (address == 0) continue;
+    sqe.arg[2] = address;
+    EXPECT_EQ(-EFAULT, ResultOf(sqe)) << address;
+  }
+}
+
+// ---- Bad input ----
+
+TEST_F(NaioTest, BadInput) {
+  Pair pair = TcpPair();
+  const int fd = pair.ours.get();
+  char buffer[8];
+  for (uint8_t opcode = KEVENT_OP_ACCEPT; opcode <= KEVENT_OP_CANCEL;
+       ++opcode) {
+    SCOPED_TRACE(int{opcode});
+    const int64_t invalid =
+        opcode == KEVENT_OP_SENDFILE_PATH ? -EOPNOTSUPP : -EINVAL;
+    for (uint16_t flags : {KEVENT_EDGE, KEVENT_LINK, 0x0800, 0x8000}) {
+      kevent_sqe sqe = Operation(opcode, fd, opcode);
+      sqe.flags = flags;
+      EXPECT_EQ(invalid, ResultOf(sqe)) << flags;
+    }
+    kevent_sqe sqe = Operation(opcode, fd, opcode);
+    sqe.events = 0x80;
+    EXPECT_EQ(invalid, ResultOf(sqe));
+    sqe.events = 0;
+    sqe.source = 1;
+    EXPECT_EQ(invalid, ResultOf(sqe));
+    if (opcode != KEVENT_OP_SENDFILE) {
+      sqe = Operation(opcode, fd, opcode, 0, 1);
+      sqe.arg[3] = 1;
+      EXPECT_EQ(invalid, ResultOf(sqe));
+    }
+  }
+  EXPECT_EQ(-EBADF, ResultOf(Recv(9999, buffer, 8, 1)));
+  EXPECT_EQ(-EBADF, ResultOf(Recv(-1, buffer, 8, 1)));
+  EXPECT_EQ(-ENOTSOCK, ResultOf(Recv(PipePair().ours.get(), buffer, 8, 1)));
+  EXPECT_EQ(-ENOTSOCK, ResultOf(Recv(queue().fd(), buffer, 8, 1)));
+  kevent_sqe pool = Operation(KEVENT_OP_RECV, fd, 1, 63);
+  pool.events = KEVENT_RECV_POOL;
+  EXPECT_EQ(-ENOENT, ResultOf(pool));
+  Send(pair.peer.get(), "x");
+  ASSERT_TRUE(WaitPoll(fd, POLLIN));
+  for (uint64_t address : kBadAddresses) {
+    EXPECT_EQ(-EFAULT, ResultOf(Operation(KEVENT_OP_RECV, fd, 1, address, 8)));
+    EXPECT_EQ(-EFAULT, ResultOf(Operation(KEVENT_OP_SEND, fd, 1, address, 8)));
+    kevent_sqe vector = Operation(KEVENT_OP_SEND, fd, 1, address, 2);
+    vector.events = KEVENT_SEND_VECTOR;
+    EXPECT_EQ(-EFAULT, ResultOf(vector));
+  }
+  kevent_sqe control = Recv(fd, buffer, 8, 1);
+  EXPECT_EQ(-EOPNOTSUPP, queue().Make(&control));
+}
+
+// ---- Life and death ----
+
+int Threads() {
+  int count = 0;
+  DIR* dir = opendir("/proc");
+  while (dirent* entry = readdir(dir)) {
+    if (atoi(entry->d_name) <= 0) continue;
+    const std::string tasks = std::string("/proc/") + entry->d_name + "/task";
+    if (DIR* inner = opendir(tasks.c_str())) {
+      while (readdir(inner)) ++count;
+      closedir(inner);
+      count -= 2;
+    }
+  }
+  closedir(dir);
+  return count;
+}
+
+TEST_F(NaioTest, PendingOperationsCostNoThread) {
+  // Proof (b): 10,000 recvs that wait and 1,000 sendfiles that are stuck.
+  constexpr int kRecvs = 10'000, kFiles = 1'000;
+  rlimit limit = {};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max =
+      std::max<rlim_t>(limit.rlim_max, 2 * (kRecvs + kFiles) + 1000);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) GTEST_SKIP() << "descriptors";
+  const char* folder = getenv("TEST_TMPDIR");
+  TestFile file(folder ? folder : "/tmp", Content(4 << 20));
+  const int before = Threads();
+  std::vector<Pair> pairs;
+  std::vector<char> buffers(kRecvs);
+  for (int i = 0; i < kRecvs; ++i) {
+    pairs.push_back(SocketPair(SOCK_STREAM));
+    Submit(Recv(pairs.back().ours.get(), &buffers[static_cast<size_t>(i)], 1,
+                static_cast<uint64_t>(i)));
+  }
+  for (int i = 0; i < kFiles; ++i) {
+    pairs.push_back(SocketPair(SOCK_STREAM));
+    Submit(Sendfile(pairs.back().ours.get(), file.fd(), 0, 4 << 20, nullptr,
+                    1'000'000));
+  }
+  ExpectNothing();
+  EXPECT_LE(Threads(),
+            before + static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+  // All are alive.
+  for (int i = 0; i < kRecvs; i += 97) {
+    Send(pairs[static_cast<size_t>(i)].peer.get(), "y");
+    ExpectResult(static_cast<uint64_t>(i), 1);
+  }
+}
+
+TEST_F(NaioTest, KilledWithSendfilesUnderWay) {
+  const char* folder = getenv("TEST_TMPDIR");
+  TestFile file(folder ? folder : "/tmp", Content(8 << 20));
+  file.MakeCold();
+  std::vector<Pair> pairs;
+  for (int i = 0; i < 400; ++i) pairs.push_back(TcpPair());
+  int ready[2];
+  ASSERT_EQ(0, pipe2(ready, O_CLOEXEC));
+  Child child([&] {
+    Queue own;
+    CHILD_CHECK(own.Open({4096, 1024, 0}) == 0);
+    for (Pair& pair : pairs) {
+      CHILD_CHECK(own.Put(
+          Sendfile(pair.ours.get(), file.fd(), 0, 8 << 20, nullptr, 1)));
+    }
+    CHILD_CHECK(own.Submit(400) >= 0);
+    CHILD_CHECK(write(ready[1], "x", 1) == 1);
+    for (;;) own.Wait(1, -1);
+  });
+  ReadExactly(ready[0], 1);
+  child.Kill(SIGKILL);
+  child.Wait();
+  // Only our own descriptors hold the sockets now.
+  for (Pair& pair : pairs) {
+    pair.ours.Reset();
+    Drain(pair.peer.get());
+    EXPECT_TRUE(AtEnd(pair.peer.get()));
+  }
+  close(ready[0]);
+  close(ready[1]);
+}
+
+TEST_F(NaioTest, AChildThatKeepsTheQueueKeepsNoSocket) {
+  // The opener ends while a child of it still has the descriptor.
+  Pair pair = TcpPair();
+  int hold[2], ready[2];
+  ASSERT_EQ(0, pipe(hold));
+  ASSERT_EQ(0, pipe(ready));
+  Child child([&] {
+    Queue own;
+    CHILD_CHECK(own.Open() == 0);
+    static char buffer[8];
+    CHILD_CHECK(own.Put(Recv(pair.ours.get(), buffer, 8, 1)));
+    CHILD_CHECK(own.Submit(1) >= 0);
+    pair.peer.Reset();
+    const pid_t pid = fork();
+    if (pid == 0) {
+      pair.ours.Reset();
+      close(hold[1]);
+      char byte;
+      CHILD_CHECK(write(ready[1], "x", 1) == 1);
+      static_cast<void>(!read(hold[0], &byte, 1));
+      _exit(0);
+    }
+  });
+  ReadExactly(ready[0], 1);
+  EXPECT_CHILD_OK(child);
+  pair.ours.Reset();
+  EXPECT_TRUE(AtEnd(pair.peer.get()));
+  for (int fd : {hold[0], hold[1], ready[0], ready[1]}) close(fd);
+}
+
+TEST_F(NaioTest, AUnixSocketThatCarriesTheQueueIsNotHeld) {
+  // A circle: the queue waits for the socket in which it lies.
+  Pair pair = SocketPair(SOCK_STREAM);
+  Queue own;
+  ASSERT_EQ(0, own.Open());
+  char buffer[8];
+  ASSERT_TRUE(own.Put(Recv(pair.peer.get(), buffer, 8, 1)));
+  ASSERT_GE(own.Submit(1), 0);
+  char byte = 'q';
+  iovec iov = {&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &iov;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  const int fd = own.fd();
+  memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  ASSERT_EQ(1, sendmsg(pair.ours.get(), &message, 0));
+  // The bed notices if the module cannot be unloaded after this.
+}
+
+TEST_F(NaioTest, MoreResultsThanTheRingHolds) {
+  Reopen({8, 64, 0});
+  std::vector<Pair> pairs;
+  char buffer[1];
+  for (uint64_t i = 0; i < 50; ++i) {
+    pairs.push_back(TcpPair());
+    Submit(Recv(pairs.back().ours.get(), buffer, 1, i));
+  }
+  for (Pair& pair : pairs) Send(pair.peer.get(), "x");
+  std::map<uint64_t, int> seen;
+  for (int i = 0; i < 50; ++i) {
+    kevent_entry entry = Next();
+    EXPECT_EQ(1, entry.result);
+    ++seen[entry.user_data];
+  }
+  EXPECT_EQ(50u, seen.size());
+  ExpectNothing();
+}
+
+TEST_F(NaioTest, ClosedWithOperationsUnderWay) {
+  // Nothing is written into the memory afterwards.
+  for (int round = 0; round < 50; ++round) {
+    Pair pair = TcpPair();
+    char buffer[8] = "before";
+    {
+      Queue own;
+      ASSERT_EQ(0, own.Open({16, 16, 0}));
+      ASSERT_TRUE(own.Put(Recv(pair.ours.get(), buffer, 8, 1)));
+      ASSERT_GE(own.Submit(1), 0);
+    }
+    Send(pair.peer.get(), "after");
+    ASSERT_TRUE(WaitPoll(pair.ours.get(), POLLIN));
+    EXPECT_STREQ("before", buffer);
+  }
+}
+
+}  // namespace
+}  // namespace kevent::raw
