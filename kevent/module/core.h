@@ -219,7 +219,7 @@ bool kevent_timer_must_stop(struct kevent *k);
 bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events);
 void kevent_flush(struct kevent_user *u);
 bool kevent_something_waits(const struct kevent_user *u);
-void kevent_note_pending(struct kevent_user *u);
+void kevent_note_flags(struct kevent_user *u);
 bool kevent_wake(struct kevent_user *u, bool all);
 void kevent_poll_work(struct irq_work *work);
 bool kevent_reserve(struct kevent_user *u);
@@ -231,7 +231,7 @@ bool kevent_show_last(struct kevent_user *u, struct kevent_op *op);
 void kevent_show_reserved(struct kevent_user *u, struct kevent_op *op);
 void kevent_unreserve(struct kevent_user *u);
 bool kevent_has_room(const struct kevent_user *u);
-void kevent_set_pending(struct kevent_user *u);
+void kevent_set_flag(struct kevent_user *u, u32 flag);
 
 /* control.c */
 void kevent_change(struct kevent_user *u, struct kevent_sqe *sqe, bool in_ring);

@@ -487,7 +487,7 @@ static int kevent_prepare(struct kevent_user *u, unsigned int *news)
 	*news = READ_ONCE(u->news);
 	kevent_collect_signals(u);
 	mutex_unlock(&u->mutex);
-	kevent_note_pending(u);
+	kevent_note_flags(u);
 	return 0;
 }
 
@@ -594,7 +594,7 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
 		kevent_flush(u);
 		spin_unlock_irq(&u->lock);
 	}
-	kevent_note_pending(u);
+	kevent_note_flags(u);
 	if ((kevent_available(u) || !list_empty(&u->runnable)) &&
 	    wq_has_sleeper(&u->wait))
 		wake_up(&u->wait);

@@ -38,7 +38,7 @@ static void kevent_test_work(struct work_struct *work)
 	spin_unlock_irq(&u->lock);
 	kevent_test_heard(u);
 	mutex_unlock(&u->mutex);
-	kevent_note_pending(u);
+	kevent_note_flags(u);
 }
 
 static int kevent_open(struct inode *inode, struct file *file)
@@ -317,7 +317,7 @@ static __poll_t kevent_poll(struct file *file, poll_table *table)
 		if (current->mm == u->mm)
 			kevent_ops_run(u);
 		mutex_unlock(&u->mutex);
-		kevent_note_pending(u);
+		kevent_note_flags(u);
 	}
 	if (kevent_available(u) || READ_ONCE(u->signals_pending) ||
 	    !list_empty(&u->test) || kevent_ops_wait(u))

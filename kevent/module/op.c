@@ -73,7 +73,7 @@ void kevent_op_wake(struct kevent_op *op)
 	if (op->state == KEVENT_OP_PARKED) {
 		op->state = KEVENT_OP_WAITING;
 		list_add_tail(&op->run, &u->runnable);
-		kevent_set_pending(u);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
 		news = true;
 	} else if (op->state == KEVENT_OP_RUNNING) {
 		op->again = true;
@@ -153,7 +153,8 @@ static s64 kevent_op_put(struct kevent_op *op, struct list_head *list, bool news
 	spin_lock_irq(&u->lock);
 	op->state = KEVENT_OP_WAITING;
 	list_add_tail(&op->run, list);
-	kevent_set_pending(u);
+	kevent_set_flag(u, list == &u->starved ? KEVENT_RING_STARVED :
+						 KEVENT_RING_PENDING);
 	if (news)
 		WRITE_ONCE(u->news, u->news + 1);
 	spin_unlock_irq(&u->lock);
@@ -328,6 +329,24 @@ static int kevent_pool_peek(const struct kevent_pool *pool, u16 *id)
 	return *id < pool->count ? 0 : -EINVAL;
 }
 
+/* Leaves it until somebody gives a buffer back. Context: as kevent_op_run(). */
+static s64 kevent_op_starve(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+	u16 id;
+
+	kevent_op_leave(op, &u->starved);
+	/* Whoever gives one looks at the flag afterwards. */
+	smp_mb();
+	if (kevent_pool_peek(op->pool, &id) != -ENOBUFS) {
+		spin_lock_irq(&u->lock);
+		list_move_tail(&op->run, &u->runnable);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
+		spin_unlock_irq(&u->lock);
+	}
+	return KEVENT_WAITS;
+}
+
 static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 {
 	const bool multishot = op->flags & KEVENT_MULTISHOT;
@@ -341,7 +360,7 @@ static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 
 		r = kevent_pool_peek(pool, &id);
 		if (r == -ENOBUFS)
-			return kevent_op_leave(op, &u->starved);
+			return kevent_op_starve(op);
 		if (r)
 			return r;
 		/* What is taken from the socket must find its place. */
@@ -705,7 +724,7 @@ void kevent_run_work(struct work_struct *work)
 	kthread_unuse_mm(u->mm);
 	/* Not ours to tear down: our release waits for this very work. */
 	mmput_async(u->mm);
-	kevent_note_pending(u);
+	kevent_note_flags(u);
 }
 
 /* ---- Cancelling ---- */

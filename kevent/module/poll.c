@@ -113,10 +113,10 @@ static int kevent_poll_woken(wait_queue_entry_t *wait, unsigned int mode,
 		events = kevent_sk_events(k->poll.sk);
 	}
 	events &= READ_ONCE(k->events);
-	/* Sockets announce ordinary data as both. */
+	/* Sockets announce either kind of data as both. */
 	if (unlikely(events & KEVENT_PRI && mask & EPOLLIN)) {
-		events &= ~KEVENT_PRI;
 		kevent_want_test(k);
+		return 1;
 	}
 	if (!events)
 		return 0;

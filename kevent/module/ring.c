@@ -71,12 +71,11 @@ bool kevent_wake(struct kevent_user *u, bool all)
 	return waits;
 }
 
-/* Context: u->lock held. */
-void kevent_set_pending(struct kevent_user *u)
+/* Shows a flag in the ring. Context: u->lock held. */
+void kevent_set_flag(struct kevent_user *u, u32 flag)
 {
-	if (!(u->ring->flags & KEVENT_RING_PENDING))
-		WRITE_ONCE(u->ring->flags,
-			   u->ring->flags | KEVENT_RING_PENDING);
+	if (!(u->ring->flags & flag))
+		WRITE_ONCE(u->ring->flags, u->ring->flags | flag);
 }
 
 /*
@@ -90,16 +89,19 @@ bool kevent_something_waits(const struct kevent_user *u)
 	       READ_ONCE(u->signals_pending) || kevent_ops_wait(u);
 }
 
-/* Sets or clears KEVENT_RING_PENDING. Context: process. */
-void kevent_note_pending(struct kevent_user *u)
+static u32 kevent_ring_flags(const struct kevent_user *u)
 {
-	u32 flags = kevent_something_waits(u) ? KEVENT_RING_PENDING : 0;
+	return (kevent_something_waits(u) ? KEVENT_RING_PENDING : 0) |
+	       (list_empty(&u->starved) ? 0 : KEVENT_RING_STARVED);
+}
 
-	if (READ_ONCE(u->ring->flags) == flags)
+/* Sets or clears the ring's flags. Context: process. */
+void kevent_note_flags(struct kevent_user *u)
+{
+	if (READ_ONCE(u->ring->flags) == kevent_ring_flags(u))
 		return;
 	spin_lock_irq(&u->lock);
-	flags = kevent_something_waits(u) ? KEVENT_RING_PENDING : 0;
-	WRITE_ONCE(u->ring->flags, flags);
+	WRITE_ONCE(u->ring->flags, kevent_ring_flags(u));
 	spin_unlock_irq(&u->lock);
 }
 
@@ -190,7 +192,7 @@ static void kevent_write_event(struct kevent *k,
 	kevent_after_entry(k, event);
 	if (!(k->state & KEVENT_FINISHED) && kevent_is_level(k)) {
 		list_move_tail(&k->seen, &u->seen);
-		kevent_set_pending(u);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
 	}
 }
 
@@ -264,7 +266,7 @@ bool kevent_show_last(struct kevent_user *u, struct kevent_op *op)
 		list_add_tail(&op->run, &u->done);
 		WRITE_ONCE(u->ready_count, u->ready_count + 1);
 		u->deferred++;
-		kevent_set_pending(u);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
 	}
 	spin_unlock_irq(&u->lock);
 	kevent_wake(u, false);
@@ -352,7 +354,7 @@ static bool kevent_queue(struct kevent *k, const struct kevent_event *event)
 		list_add_tail(&k->ready, &u->ready);
 		WRITE_ONCE(u->ready_count, u->ready_count + 1);
 		u->deferred++;
-		kevent_set_pending(u);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
 		return true;
 	}
 	kevent_write_event(k, event);
@@ -410,7 +412,7 @@ void kevent_want_test(struct kevent *k)
 	if (!(k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF)) &&
 	    list_empty(&k->test)) {
 		list_add_tail(&k->test, &u->test);
-		kevent_set_pending(u);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
 		news = true;
 	}
 	spin_unlock_irqrestore(&u->lock, flags);
@@ -431,7 +433,7 @@ void kevent_test_later(struct kevent *k)
 	spin_lock_irq(&u->lock);
 	if (!(k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF))) {
 		list_move_tail(&k->test, &u->later);
-		kevent_set_pending(u);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
 		queue_delayed_work(kevent_workqueue, &u->test_work, 1);
 	}
 	spin_unlock_irq(&u->lock);
@@ -454,7 +456,7 @@ bool kevent_timer_must_stop(struct kevent *k)
 		k->timer.stopped = true;
 		if (!(k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF))) {
 			list_move_tail(&k->seen, &u->seen);
-			kevent_set_pending(u);
+			kevent_set_flag(u, KEVENT_RING_PENDING);
 		}
 	}
 	spin_unlock_irqrestore(&u->lock, flags);
@@ -492,7 +494,7 @@ bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events)
 			    kevent_is_level(k)) {
 				k->position = 0;
 				list_move(&k->seen, &u->seen);
-				kevent_set_pending(u);
+				kevent_set_flag(u, KEVENT_RING_PENDING);
 			}
 		} else {
 			news = kevent_queue(k, &event);
@@ -503,7 +505,7 @@ bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events)
 	    kevent_is_level(k) && list_empty(&k->seen) &&
 	    kevent_is_unread(k)) {
 		list_add_tail(&k->seen, &u->seen);
-		kevent_set_pending(u);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
 	}
 	all = k->flags & KEVENT_WAKE_ALL;
 	spin_unlock_irq(&u->lock);

@@ -118,6 +118,7 @@ static s64 kevent_read_start(struct kevent_op *op, loff_t at, u64 left)
 	read->file = get_file(op->source);
 	read->at = at;
 	op->read = read;
+	op->data++;
 	/* What the socket says meanwhile does not matter. */
 	while (!kevent_op_sleep(op))
 		;

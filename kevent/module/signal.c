@@ -35,7 +35,7 @@ static int kevent_signal_woken(wait_queue_entry_t *wait, unsigned int mode,
 	spin_lock_irqsave(&u->lock, flags);
 	u->signals_pending = true;
 	u->news++;
-	WRITE_ONCE(u->ring->flags, KEVENT_RING_PENDING);
+	kevent_set_flag(u, KEVENT_RING_PENDING);
 	spin_unlock_irqrestore(&u->lock, flags);
 	/* All: it may be for one thread, and only that one can take it. */
 	kevent_wake(u, true);
@@ -48,7 +48,7 @@ void kevent_signal_look(struct kevent_user *u)
 	spin_lock_irq(&u->lock);
 	u->signals_pending = true;
 	u->news++;
-	WRITE_ONCE(u->ring->flags, KEVENT_RING_PENDING);
+	kevent_set_flag(u, KEVENT_RING_PENDING);
 	spin_unlock_irq(&u->lock);
 	kevent_wake(u, true);
 }

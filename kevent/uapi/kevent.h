@@ -243,8 +243,9 @@ enum kevent_opcode {
 	 * arg[0] on, by reference to the page cache where the file system allows
 	 * it; before and behind them what arg[2], if not 0, is the address of: a
 	 * struct kevent_parts. Pages that are not in the cache are read by a
-	 * worker. result: bytes in all; short, and without the trailer, if the
-	 * file ends early. Regular files only (EINVAL).
+	 * worker; data[0] of the entry: how often that was waited for. result:
+	 * bytes in all; short, and without the trailer, if the file ends early.
+	 * Regular files only (EINVAL).
 	 */
 	KEVENT_OP_SENDFILE	= 20,
 
@@ -383,6 +384,11 @@ struct kevent_entry {
  * KEVENT_ENTER.
  */
 #define KEVENT_RING_PENDING	0x0001
+/*
+ * A recv waits for a buffer of its pool. Having given one back (and after a full
+ * memory barrier) call KEVENT_ENTER.
+ */
+#define KEVENT_RING_STARVED	0x0002
 
 /*
  * What mmap(2) at offset 0 shows. Heads and tails count up forever and wrap;
