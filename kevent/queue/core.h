@@ -144,6 +144,7 @@ class Core {
   // the socket is full; otherwise it goes on by itself.
   static void Uncork(int fd);
   // Sends what kBitCorked held back.
+  void CountColdSendfile() { ++stats_.cold_sendfiles; }
   bool CancelSendfile(SendfileOp* op);
   // False: a thread is at work on the socket, the completion follows.
   int64_t EarlyEnd(Operation* op, int error) const {

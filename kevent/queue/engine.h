@@ -73,6 +73,7 @@ class Engine {
 // mechanism may lack (order, links, timers, signals, inodes, sendfile, limits)
 // stands in the core.
 
+absl::StatusOr<std::unique_ptr<Engine>> NewModuleEngine(Core* core);
 absl::StatusOr<std::unique_ptr<Engine>> NewEpollEngine(Core* core);
 absl::StatusOr<std::unique_ptr<Engine>> NewUringEngine(Core* core);
 

@@ -28,12 +28,14 @@ namespace {
 
 absl::StatusOr<std::unique_ptr<Engine>> NewEngine(EngineKind kind, Core* core) {
   switch (kind) {
+    case EngineKind::kModule:
+      return internal::NewModuleEngine(core);
     case EngineKind::kUring:
       return internal::NewUringEngine(core);
     case EngineKind::kEpoll:
       return internal::NewEpollEngine(core);
     default:
-      return absl::UnavailableError("/dev/kevent is not there");
+      return absl::InvalidArgumentError("there is no such engine");
   }
 }
 

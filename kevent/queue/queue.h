@@ -202,7 +202,8 @@ class Queue {
   std::unique_ptr<internal::Core> core_;
 };
 // One queue for socket, file, timer, signal, inode and user events, and for
-// network I/O: operations complete, interests report readiness.
+// network I/O: operations complete, interests report readiness. It is of use to
+// the process that made it alone: after fork(2) the child must not touch it.
 
 }  // namespace kevent
 

@@ -17,6 +17,7 @@
 
 #include "kevent/queue/core.h"
 #include "kevent/queue/engine.h"
+#include "kevent/queue/tags.h"
 #include "kevent/queue/transfer.h"
 
 namespace kevent::internal {
@@ -27,26 +28,10 @@ constexpr size_t kGathers = 128;      // gather lists in one submission
 constexpr size_t kGatherPieces = 16;  // of each, handed over at a time
 constexpr int64_t kSecond = 1'000'000'000;
 
-// The low bits of user_data say what an entry speaks of.
-constexpr uint64_t kTagOperation = 0;  // the rest is its address
-constexpr uint64_t kTagSlot = 1;       // the rest is its index and arm
-constexpr uint64_t kTagWake = 2;
-constexpr uint64_t kTagIgnore = 3;
-constexpr uint64_t kTagMask = 7;
-constexpr uint32_t kArmMask = (1u << 29) - 1;
-
 // Operation::q.started.
 constexpr uint8_t kNotInKernel = 0;
 constexpr uint8_t kInKernel = 1;
 constexpr uint8_t kPolling = 2;  // waits for readiness, then is tried again
-
-uint64_t TagOf(const Operation* op) {
-  return reinterpret_cast<uintptr_t>(op) | kTagOperation;
-}
-
-uint64_t TagOf(uint32_t index, const Slot& slot) {
-  return uint64_t{slot.arm & kArmMask} << 35 | uint64_t{index} << 3 | kTagSlot;
-}
 
 // Whether the kernel may lose signals to a registered eventfd, see
 // RenewPollable. Linux 7.1 never does. Old ones do not either, but kernels of
@@ -436,8 +421,8 @@ int UringEngine::PollableFd() {
 // all later ones are lost. The note belongs to the registration. While the
 // callback is under way the eventfd is yet to become readable, so it is enough
 // to register anew when a signal was read. Work that is found in between
-// signals nobody: the kernel has to be asked after this. By the same fault such a
-// kernel never frees a registration that it has noted so, 64 bytes.
+// signals nobody: the kernel has to be asked after this. By the same fault such
+// a kernel never frees a registration that it has noted so, 64 bytes.
 void UringEngine::RenewPollable() {
   io_uring_unregister_eventfd(&ring_);
   if (io_uring_register_eventfd(&ring_, pollable_) == 0) return;
@@ -510,9 +495,7 @@ void UringEngine::Process() {
 bool UringEngine::Handle(const io_uring_cqe& cqe) {
   switch (cqe.user_data & kTagMask) {
     case kTagOperation:
-      return HandleOperation(
-          reinterpret_cast<Operation*>(static_cast<uintptr_t>(cqe.user_data)),
-          cqe);
+      return HandleOperation(OperationOf(cqe.user_data), cqe);
     case kTagSlot:
       HandleSlot(cqe);
       return true;
@@ -525,10 +508,10 @@ bool UringEngine::Handle(const io_uring_cqe& cqe) {
 }
 
 void UringEngine::HandleSlot(const io_uring_cqe& cqe) {
-  uint32_t index = static_cast<uint32_t>(cqe.user_data >> 3);
+  uint32_t index = SlotIndexOf(cqe.user_data);
   if (index >= core_->slots().size()) return;
   Slot& slot = core_->slot(index);
-  if ((slot.arm & kArmMask) != cqe.user_data >> 35 || !slot.armed) return;
+  if (!IsOfArm(cqe.user_data, slot) || !slot.armed) return;
   const bool more = cqe.flags & IORING_CQE_F_MORE;
   if (!more) slot.armed = false;
   if (cqe.res == -ECANCELED) {
@@ -660,8 +643,7 @@ void UringEngine::Shutdown() {
     io_uring_for_each_cqe(&ring_, head, cqe) {
       ++handled;
       if ((cqe->user_data & kTagMask) != kTagOperation) continue;
-      auto* op =
-          reinterpret_cast<Operation*>(static_cast<uintptr_t>(cqe->user_data));
+      Operation* op = OperationOf(cqe->user_data);
       if (op->opcode == Opcode::kAccept && cqe->res >= 0) close(cqe->res);
       if (!(cqe->flags & IORING_CQE_F_MORE)) --in_kernel_;
     }

@@ -148,6 +148,36 @@ void Thin(std::vector<Item>* items, size_t most) {
   *items = std::move(kept);
 }
 
+// For machines that have next to nothing below /usr.
+std::string MakeTree() {
+  const char* folder = getenv("TEST_TMPDIR");
+  const std::string root =
+      std::string(folder && *folder ? folder : "/tmp") + "/tree";
+  std::string bytes(300'000, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] = static_cast<char>(i * i / 7 + i);
+  }
+  std::error_code error;
+  for (size_t i = 0; i < kAtLeast + 100; ++i) {
+    const std::string at = root + "/folder " + std::to_string(i % 97);
+    fs::create_directories(at, error);
+    const std::string name = at + "/fil\xc3\xa9-" + std::to_string(i) + ".txt";
+    // Mostly small, and around the edges of pages and of what is sent at once.
+    size_t size = i * 37 % 20'000;
+    if (i % 11 == 0) size = (1 + i % 5) * 4096 - i / 11 % 3;
+    if (i % 211 == 0) size = 200'000 + i;
+    FILE* file = fopen(name.c_str(), "w");
+    if (!file) break;
+    fwrite(bytes.data() + i % 256, 1, size, file);
+    fclose(file);
+    if (i % 50 == 0) fs::create_symlink(name, name + ".absolute", error);
+    if (i % 50 == 1) {
+      fs::create_symlink(fs::path(name).filename(), name + ".link", error);
+    }
+  }
+  return root;
+}
+
 const Tree& TheTree() {
   static const Tree* const kTree = [] {
     auto* tree = new Tree;
@@ -163,6 +193,11 @@ const Tree& TheTree() {
         tree->root = root;
         Collect(root, "", tree);
         if (tree->files.size() >= kAtLeast) break;
+      }
+      if (tree->files.size() < kAtLeast) {
+        *tree = Tree();
+        tree->root = MakeTree();
+        Collect(tree->root, "", tree);
       }
       Sort(&tree->files);
       Sort(&tree->links);

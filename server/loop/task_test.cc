@@ -173,10 +173,12 @@ TEST_P(TaskTest, TheLoopsEndDestroysSuspendedTasks) {
 TEST_P(TaskTest, DestroyingATaskThatWaitsAborts) {
   SocketPair pair;
   int alive = 0;
+  // A loop is its process's own.
   EXPECT_DEATH(
       {
+        auto loop = MakeLoop(GetParam());
         auto* task =
-            new Task<int64_t>(Receive(loop_.get(), pair.fds[0], &alive));
+            new Task<int64_t>(Receive(loop.get(), pair.fds[0], &alive));
         // Stands in for a parent that goes away.
         task->operator co_await().await_suspend(std::noop_coroutine());
         delete task;
@@ -187,7 +189,8 @@ TEST_P(TaskTest, DestroyingATaskThatWaitsAborts) {
         auto sleep = [](Loop* loop) -> Task<void> {
           co_await Proactor(loop).Sleep(1000000000);
         };
-        auto* task = new Task<void>(sleep(loop_.get()));
+        auto loop = MakeLoop(GetParam());
+        auto* task = new Task<void>(sleep(loop.get()));
         task->operator co_await().await_suspend(std::noop_coroutine());
         delete task;
       },

@@ -296,20 +296,23 @@ KEVENT_CONFORMANCE(CancelDeathTest);
 TEST_P(CancelDeathTest, DestroyingAnOperationInFlightAborts) {
   if (kThreadSanitizer) GTEST_SKIP() << "no death tests with ThreadSanitizer";
   Pair pair = TcpPair();
+  // A queue is its process's own.
   EXPECT_DEATH(
       {
+        auto own = Create({});
         RecvOp recv;
         recv.fd = pair.ours;
         char byte;
         recv.buffer = &byte;
         recv.size = 1;
-        queue().Submit(&recv);
+        (*own)->Submit(&recv);
       },
       "destroyed in flight");
   EXPECT_DEATH(
       {
+        auto own = Create({});
         PostOp post;
-        queue().Post(&post);
+        (*own)->Post(&post);
       },
       "destroyed in flight");
 }
