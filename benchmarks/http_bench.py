@@ -16,6 +16,7 @@ import sys
 import time
 
 from macro import cold, compare, machine, report, rounds, servers
+from macro.arguments import count, list_of, parse_size, positive
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -28,36 +29,6 @@ FIRST_PORT = 9001
 KIB, MIB = 1 << 10, 1 << 20
 QUICK_SIZES = [KIB, 16 * KIB, 100 * KIB, MIB, 10 * MIB]
 SIZES = [0, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 100 * KIB, MIB, 10 * MIB, 100 * MIB]
-
-
-def parse_size(text):
-    """Returns the bytes of '100K', '10M' or '512'."""
-    factor = {"K": KIB, "M": MIB, "G": KIB * MIB}.get(text[-1:].upper(), 1)
-    digits = text[:-1] if factor > 1 else text
-    if not digits.isdigit():
-        raise argparse.ArgumentTypeError(f"not a size: {text}")
-    return int(digits) * factor
-
-
-def positive(text):
-    """Returns a number above 0."""
-    value = float(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
-
-
-def count(text):
-    """Returns a whole number above 0."""
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
-
-
-def list_of(convert):
-    """Returns a parser of lists with commas."""
-    return lambda text: [convert(part) for part in text.split(",") if part]
 
 
 def arguments():

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A small HTTP client for ./kev bench vm: keep-alive connections that ask for
+// one file again and again, and what that costs the whole machine, this program
+// included. In the guest with deterministic instruction counts the clock
+// advances by one nanosecond for each instruction, so it prints instructions.
+//
+//   requests PORT TARGET BYTES CONNECTIONS REQUESTS
+//
+// BYTES is the length of the body that is expected.
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+[[noreturn]] void Die(const char* what) {
+  fprintf(stderr, "requests: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+int64_t Now() {
+  timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return int64_t{ts.tv_sec} * 1'000'000'000 + ts.tv_nsec;
+}
+
+struct Connection {
+  int fd = -1;
+  size_t left = 0;  // bytes of the answer still to come; 0: its head is awaited
+};
+
+int Connect(uint16_t port) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0) {
+    Die("connect");
+  }
+  const int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  return fd;
+}
+
+class Client {
+ public:
+  Client(uint16_t port, const std::string& target, size_t bytes, size_t count)
+      : bytes_(bytes), epoll_(epoll_create1(0)), connections_(count) {
+    request_ = "GET " + target +
+               " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: requests\r\n"
+               "Accept: */*\r\n\r\n";
+    for (Connection& c : connections_) {
+      c.fd = Connect(port);
+      epoll_event e = {};
+      e.events = EPOLLIN;
+      e.data.ptr = &c;
+      if (epoll_ctl(epoll_, EPOLL_CTL_ADD, c.fd, &e) < 0) Die("epoll_ctl");
+    }
+  }
+
+  // Returns when `count` answers have come.
+  void Run(size_t count) {
+    to_send_ = to_come_ = count;
+    for (Connection& c : connections_) Ask(&c);
+    epoll_event events[64];
+    while (to_come_ > 0) {
+      int n = epoll_wait(epoll_, events, 64, -1);
+      for (int i = 0; i < n; ++i) {
+        Receive(static_cast<Connection*>(events[i].data.ptr));
+      }
+    }
+  }
+
+ private:
+  void Ask(Connection* c) {
+    if (to_send_ == 0) return;
+    --to_send_;
+    c->left = 0;
+    if (send(c->fd, request_.data(), request_.size(), 0) !=
+        static_cast<ssize_t>(request_.size())) {
+      Die("send");
+    }
+  }
+
+  void Receive(Connection* c) {
+    ssize_t n = recv(c->fd, buffer_, sizeof buffer_, 0);
+    if (n <= 0) Die("recv");
+    auto got = static_cast<size_t>(n);
+    if (c->left == 0) {
+      // All servers here send the head in one piece.
+      const std::string_view text(buffer_, got);
+      const size_t end = text.find("\r\n\r\n");
+      if (end == text.npos || text.substr(9, 3) != "200") Die("answer");
+      c->left = end + 4 + bytes_;
+      const size_t length = text.find("ontent-Length: ");
+      if (length > end ||
+          strtoul(buffer_ + length + 15, nullptr, 10) != bytes_) {
+        Die("length");
+      }
+    }
+    if (got > c->left) Die("too much");
+    c->left -= got;
+    if (c->left > 0) return;
+    --to_come_;
+    Ask(c);
+  }
+
+  const size_t bytes_;
+  const int epoll_;
+  std::vector<Connection> connections_;
+  std::string request_;
+  size_t to_send_ = 0, to_come_ = 0;
+  char buffer_[128 << 10];
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 6) {
+    fprintf(stderr, "usage: requests PORT TARGET BYTES CONNECTIONS REQUESTS\n");
+    return 2;
+  }
+  const size_t connections = strtoul(argv[4], nullptr, 10);
+  const size_t requests = strtoul(argv[5], nullptr, 10);
+  static Client client(static_cast<uint16_t>(atoi(argv[1])), argv[2],
+                       strtoul(argv[3], nullptr, 10), connections);
+  client.Run(requests / 4 + connections);
+  const int64_t begin = Now();
+  client.Run(requests);
+  printf("%.0f\n",
+         static_cast<double>(Now() - begin) / static_cast<double>(requests));
+}
