@@ -14,6 +14,7 @@ port=8080
 root=/disk/files
 run=/run/bench
 mkdir -p "$root" "$run"
+# shellcheck disable=SC3045  # busybox has it
 ulimit -n 4096
 for bytes in $sizes; do
   dd if=/dev/urandom of="$root/$bytes.bin" bs="$bytes" count=1 2>/dev/null
