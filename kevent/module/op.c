@@ -458,16 +458,19 @@ static s64 kevent_send_vector(struct kevent_op *op, struct socket *sock)
 		}
 		total += iov[i].iov_len;
 	}
+	r = -EINVAL;
+	if (op->offset > total)
+		goto out;
 	/* Once something is out its length is fixed. */
 	if (op->total < 0)
-		op->total = total;
+		op->total = total - op->offset;
 	r = -EFAULT;
-	if (op->total != total)
+	if (op->total != total - op->offset)
 		goto out;
 	if (op->events & KEVENT_SEND_MORE)
 		msg.msg_flags |= MSG_MORE;
 	iov_iter_init(&msg.msg_iter, ITER_SOURCE, iov, count, total);
-	iov_iter_advance(&msg.msg_iter, op->done);
+	iov_iter_advance(&msg.msg_iter, op->offset + op->done);
 	r = kevent_send_rest(op, sock, &msg);
 out:
 	if (iov != fast)
@@ -819,9 +822,12 @@ static bool kevent_op_valid(const struct kevent_sqe *s)
 	case KEVENT_OP_SEND:
 		events = KEVENT_SEND_MORE | KEVENT_SEND_VECTOR;
 		arguments = 2;
-		if (s->events & KEVENT_SEND_VECTOR &&
-		    s->arg[1] > KEVENT_MAX_VECTOR)
-			return false;
+		if (s->events & KEVENT_SEND_VECTOR) {
+			arguments = 3;
+			if (s->arg[1] > KEVENT_MAX_VECTOR ||
+			    s->arg[2] > MAX_RW_COUNT)
+				return false;
+		}
 		break;
 	case KEVENT_OP_SENDFILE:
 		arguments = 4;
@@ -917,8 +923,10 @@ static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 		op->pool->users++;
 		break;
 	case KEVENT_OP_SEND:
-		if (s->events & KEVENT_SEND_VECTOR)
-			break; /* it is known when they have been read */
+		if (s->events & KEVENT_SEND_VECTOR) {
+			op->offset = s->arg[2];
+			break; /* the total is known when they have been read */
+		}
 		if (op->bytes > MAX_RW_COUNT)
 			return -EINVAL;
 		op->total = op->bytes;

@@ -248,15 +248,16 @@ void ModuleEngine::Wake() {
 void ModuleEngine::SetSend(const SendOp& op, kevent_sqe* sqe) {
   sqe->opcode = KEVENT_OP_SEND;
   if (op.more) sqe->events |= KEVENT_SEND_MORE;
+  const auto done = static_cast<uint64_t>(op.q.done);
   if (op.pieces.size() == 1) {
-    sqe->arg[0] = Address(op.pieces[0].iov_base);
-    sqe->arg[1] = op.pieces[0].iov_len;
-    if (Fault(FaultPoint::kShortSendDone)) sqe->arg[1] = (sqe->arg[1] + 1) / 2;
+    sqe->arg[0] = Address(op.pieces[0].iov_base) + done;
+    sqe->arg[1] = op.pieces[0].iov_len - done;
     return;
   }
   sqe->events |= KEVENT_SEND_VECTOR;
   sqe->arg[0] = Address(op.pieces.data());
   sqe->arg[1] = op.pieces.size();
+  sqe->arg[2] = done;
 }
 
 void ModuleEngine::SetSendfile(SendfileOp* op, kevent_sqe* sqe) {
@@ -290,8 +291,15 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
     core_->Starve(core_->PoolOf(pool), op);
     return kPending;
   }
-  if (op->opcode == Opcode::kSend && static_cast<SendOp*>(op)->pieces.empty()) {
-    return 0;
+  if (op->opcode == Opcode::kSend) {
+    // Most go out at once: then no entry has to come for them.
+    auto* send = static_cast<SendOp*>(op);
+    int64_t r = TrySend(send);
+    if (r == 0) {
+      return Fault(FaultPoint::kShortSendDone) ? TotalLength(*send)
+                                               : op->q.done;
+    }
+    if (r != -EAGAIN) return core_->EarlyEnd(op, static_cast<int>(r));
   }
   kevent_sqe* sqe = Get();
   if (!sqe) {
@@ -642,9 +650,8 @@ void ModuleEngine::HandleOperation(Operation* op, const kevent_entry& entry) {
     core_->Deliver(op, result, static_cast<uint16_t>(entry.data[0]), buffer);
     return;
   }
-  if (op->opcode == Opcode::kSend && result >= 0 &&
-      Fault(FaultPoint::kShortSendDone)) {
-    result = TotalLength(*static_cast<SendOp*>(op));
+  if (op->opcode == Opcode::kSend && op->q.done > 0) {
+    result = op->q.done + std::max<int64_t>(result, 0);
   }
   core_->Complete(op, result);
 }

@@ -233,8 +233,9 @@ enum kevent_opcode {
 	/*
 	 * Sends all of arg[1] bytes at address arg[0], or with
 	 * KEVENT_SEND_VECTOR of the arg[1] (at most KEVENT_MAX_VECTOR) pieces,
-	 * struct kevent_vector, there. result: bytes sent; fewer than all if it
-	 * failed or was cancelled after the first.
+	 * struct kevent_vector, there, but for the first arg[2] bytes of them.
+	 * result: bytes sent; fewer than all if it failed or was cancelled after
+	 * the first.
 	 */
 	KEVENT_OP_SEND		= 19,
 

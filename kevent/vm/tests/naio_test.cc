@@ -313,6 +313,18 @@ TEST_F(NaioTest, SendAndSendVector) {
     Submit(sqe);
     ExpectResult(2, 60);
     EXPECT_EQ("one twotwotwo", ReadAll(pair.peer.get(), 13));
+    ReadAll(pair.peer.get(), 51);
+    sqe.arg[2] = 58;  // what is not sent
+    Submit(sqe);
+    ExpectResult(2, 2);
+    EXPECT_EQ("wo", ReadAll(pair.peer.get(), 2));
+    sqe.arg[2] = 60;
+    Submit(sqe);
+    ExpectResult(2, 0);
+    sqe.arg[2] = 61;
+    Submit(sqe);
+    ExpectResult(2, -EINVAL);
+    sqe.arg[2] = 0;
     sqe.flags = KEVENT_SKIP_SUCCESS;
     Submit(sqe);
     ExpectNothing();
