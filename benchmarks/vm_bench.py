@@ -43,11 +43,14 @@ def guest(kernel, adds, command, timeout):
 def requests(args, results):
     """Measures what a request costs with each server."""
     built = os.path.join(TOP, "bazel-bin/benchmarks/vm")
-    adds = [(f"{built}/{name}", f"/bench/{name}") for name in ("requests", "floor")]
+    adds = [(f"{built}/{name}", f"/bench/{name}") for name in ("batch", "floor", "requests")]
     adds.append((os.path.join(HERE, "vm/http.sh"), "/bench/http.sh"))
     adds += [(os.path.join(HERE, f"conf/{name}.conf"), f"/bench/conf/{name}.conf")
              for name in args.servers if name.startswith("nginx-")]
-    command = ["sh", "/bench/http.sh", " ".join(args.servers),
+    # Without: with one processor whoever is woken may interrupt whoever wakes, and
+    # nothing gathers.
+    command = [] if args.preempt else ["/bench/batch"]
+    command += ["sh", "/bench/http.sh", " ".join(args.servers),
                " ".join(map(str, args.sizes)), " ".join(map(str, args.connections))]
     for line in guest(args.kernel, adds, command, args.timeout):
         match = re.fullmatch(r"(\S+) (\d+) (\d+) (\d+)", line)
@@ -114,6 +117,8 @@ def main():
     parser.add_argument("--sizes", default="1K,16K,100K,1M", type=list_of(parse_size))
     parser.add_argument("--connections", default="1,64", type=list_of(count))
     parser.add_argument("--servers", default=",".join(SERVERS), type=list_of(str))
+    parser.add_argument("--preempt", action="store_true",
+                        help="requests: let woken processes interrupt each other")
     parser.add_argument("--interests", default="1,64,1000,50000", type=list_of(count))
     parser.add_argument("--timeout", type=int, default=3600, metavar="SECONDS")
     parser.add_argument("--out", metavar="FILE.json")

@@ -97,6 +97,23 @@ static int kevent_op_woken(wait_queue_entry_t *wait, unsigned int mode,
 	return 1;
 }
 
+static bool kevent_is_plain_tcp(struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM &&
+	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
+	       !inet_csk_has_ulp(sk);
+}
+
+/* Is there nothing to be read, for sure? A glance. */
+static bool kevent_is_drained(struct sock *sk)
+{
+	return kevent_is_plain_tcp(sk) &&
+	       skb_queue_empty_lockless(&sk->sk_receive_queue) &&
+	       READ_ONCE(sk->sk_state) == TCP_ESTABLISHED &&
+	       !(READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) &&
+	       !READ_ONCE(sk->sk_err);
+}
+
 /*
  * Leaves `op` to a read that is under way; false if it has ended meanwhile.
  * Context: process, user->mutex held.
@@ -135,6 +152,9 @@ static bool kevent_op_park(struct kevent_op *op, struct socket *sock)
 	if (!parked || !fresh)
 		return parked;
 	/* What happened between the try and the hook nobody has told. */
+	smp_mb();
+	if (op->opcode == KEVENT_OP_RECV && kevent_is_drained(sock->sk))
+		return true;
 	mask = (__force u32)READ_ONCE(sock->ops)->poll(sock->file, sock, NULL);
 	if (!(mask & op->wanted))
 		return true;
@@ -282,23 +302,6 @@ static void kevent_op_finish(struct kevent_op *op, s64 result)
 /* Context, of all of them: as kevent_op_run(). They return KEVENT_WAITS, -EAGAIN
  * to wait for the socket, or the result. */
 
-static bool kevent_is_plain_tcp(struct sock *sk)
-{
-	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM &&
-	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
-	       !inet_csk_has_ulp(sk);
-}
-
-/* After a read that did not fill its buffer: has this been all there is? */
-static bool kevent_is_drained(struct sock *sk)
-{
-	return kevent_is_plain_tcp(sk) &&
-	       skb_queue_empty_lockless(&sk->sk_receive_queue) &&
-	       READ_ONCE(sk->sk_state) == TCP_ESTABLISHED &&
-	       !(READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) &&
-	       !READ_ONCE(sk->sk_err);
-}
-
 static int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
 {
 	struct msghdr msg = {};
@@ -392,6 +395,8 @@ static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 static s64 kevent_try_recv(struct kevent_op *op, struct socket *sock)
 {
 	if (op->events & KEVENT_RECV_WAIT && !op->hooked)
+		return -EAGAIN;
+	if (!op->hooked && kevent_is_drained(sock->sk))
 		return -EAGAIN;
 	if (op->pool)
 		return kevent_try_recv_pool(op, sock);
@@ -623,9 +628,12 @@ static void kevent_op_run(struct kevent_op *op)
 			inode_lock_shared(op->inode);
 			sock = SOCKET_I(op->inode);
 		}
-		spin_lock_irq(&u->lock);
-		op->again = false;
-		spin_unlock_irq(&u->lock);
+		/* Nobody else writes it before there is a hook. */
+		if (op->hooked || op->read) {
+			spin_lock_irq(&u->lock);
+			op->again = false;
+			spin_unlock_irq(&u->lock);
+		}
 		parked = false;
 		r = sock->sk ? kevent_op_try(op, sock) : -EBADF;
 		if (r == -EAGAIN)
