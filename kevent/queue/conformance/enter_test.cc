@@ -266,16 +266,19 @@ TEST_P(EnterTest, SignalHandlerInterruptsTheWait) {
   // With something to submit in the same call, and without.
   for (int turn = 0; turn < 3; ++turn) {
     WithHandler handler(SIGALRM);
-    itimerval in_10_ms = {{0, 0}, {0, 10'000}};
-    ASSERT_EQ(0, setitimer(ITIMER_REAL, &in_10_ms, nullptr));
     if (turn == 2) MustSubmit(NewRecv(TcpPair().ours, Room(1)));
+    // Again and again: the first may come before the wait.
+    itimerval each_10_ms = {{0, 10'000}, {0, 10'000}};
+    ASSERT_EQ(0, setitimer(ITIMER_REAL, &each_10_ms, nullptr));
     int r;
     const int64_t end = NowNs() + PatienceNs();
     do {
       r = Enter(4, Until(PatienceNs()));
     } while (r == -EINTR && WithHandler::ran == 0 && NowNs() < end);
+    const itimerval none = {};
+    ASSERT_EQ(0, setitimer(ITIMER_REAL, &none, nullptr));
     EXPECT_EQ(-EINTR, r) << "turn " << turn;
-    EXPECT_EQ(1, WithHandler::ran);
+    EXPECT_GE(WithHandler::ran, 1);
   }
 }
 
