@@ -5,6 +5,7 @@
 
 #include <linux/mm.h>
 #include <linux/bvec.h>
+#include <linux/namei.h>
 #include <linux/net.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
@@ -43,6 +44,12 @@ static inline int kevent_dequeue_signal(sigset_t *mask, kernel_siginfo_t *info)
 	return dequeue_signal(current, mask, info, &type);
 #endif
 }
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+/* Exported, but declared in fs/internal.h. */
+int vfs_path_lookup(struct dentry *dentry, struct vfsmount *mnt,
+		    const char *name, unsigned int flags, struct path *path);
+#endif
 
 /* One span of user memory. `iov` must live as long as `iter`. */
 static inline int kevent_import(int direction, void __user *address,

@@ -263,7 +263,7 @@ struct kevent_op {
 	u64 bytes;		/* or pieces of a vector */
 	s64 total;		/* bytes that are success; -1: any */
 	s64 done;		/* bytes so far; connect: 1 once begun; the result */
-	u64 data;		/* of its entry */
+	u64 data[2];		/* of its entry */
 	u32 events;		/* KEVENT_RECV_POOL ... */
 	u16 flags;		/* KEVENT_MULTISHOT ... */
 	u16 entry_flags;
@@ -283,11 +283,13 @@ struct kevent_op {
 	loff_t offset;
 	u64 length;
 	struct kevent_parts parts;
+	bool reads;		/* there was a read */
 	struct kevent_read *read; /* under way; kevent_read_lock */
 	struct kevent_read *buffer; /* what it has read */
 	int read_error;
 	bool by_copy;		/* pages cannot be sent by reference */
 	bool missed;		/* a read did not bring the page */
+	bool opening;		/* `source` is yet to be opened */
 };
 
 /* What a try returns if neither the result is there nor the socket waited for. */

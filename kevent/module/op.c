@@ -210,7 +210,7 @@ static void kevent_op_release(struct kevent_op *op)
 
 	if (op->hooked)
 		kevent_hook_remove(&op->hook);
-	if (op->read || op->buffer)
+	if (op->reads)
 		kevent_read_detach(op);
 	spin_lock_irq(&u->lock);
 	op->state = KEVENT_OP_ENDED;
@@ -378,13 +378,13 @@ static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 			return r;
 		}
 		pool->head++;
-		op->data = id;
+		op->data[0] = id;
 		op->entry_flags = KEVENT_ENTRY_BUFFER;
 		if (!multishot)
 			return r;
 		op->done = r;
 		kevent_show_reserved(u, op);
-		op->data = 0;
+		op->data[0] = 0;
 		op->entry_flags = 0;
 		if (r < pool->buffer_bytes && kevent_is_drained(sock->sk))
 			return -EAGAIN;
@@ -601,6 +601,7 @@ static s64 kevent_op_try(struct kevent_op *op, struct socket *sock)
 	case KEVENT_OP_SEND:
 		return kevent_try_send(op, sock);
 	case KEVENT_OP_SENDFILE:
+	case KEVENT_OP_SENDFILE_PATH:
 		return kevent_try_sendfile(op, sock);
 	case KEVENT_OP_SHUTDOWN:
 		return kernel_sock_shutdown(sock, op->address);
@@ -629,7 +630,7 @@ static void kevent_op_run(struct kevent_op *op)
 			sock = SOCKET_I(op->inode);
 		}
 		/* Nobody else writes it before there is a hook. */
-		if (op->hooked || op->read) {
+		if (op->hooked || op->reads) {
 			spin_lock_irq(&u->lock);
 			op->again = false;
 			spin_unlock_irq(&u->lock);
@@ -838,6 +839,7 @@ static bool kevent_op_valid(const struct kevent_sqe *s)
 		}
 		break;
 	case KEVENT_OP_SENDFILE:
+	case KEVENT_OP_SENDFILE_PATH:
 		arguments = 4;
 		break;
 	case KEVENT_OP_SHUTDOWN:
@@ -940,6 +942,7 @@ static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 		op->total = op->bytes;
 		break;
 	case KEVENT_OP_SENDFILE:
+	case KEVENT_OP_SENDFILE_PATH:
 		return kevent_sendfile_set(op, s);
 	}
 	return 0;
@@ -980,7 +983,7 @@ struct kevent_op *kevent_op_alloc(struct kevent_user *u)
 void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
 {
 	struct kevent_user *u = op->user;
-	int r = 0;
+	int r;
 
 	op->opcode = s->opcode;
 	op->events = s->events;
@@ -989,12 +992,8 @@ void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
 	op->total = -1;
 	op->files = current->files;
 
-	if (s->opcode == KEVENT_OP_SENDFILE_PATH)
-		r = -EOPNOTSUPP;
-	else if (!kevent_op_valid(s))
-		r = -EINVAL;
-	if (r) {
-		kevent_op_end(op, r);
+	if (!kevent_op_valid(s)) {
+		kevent_op_end(op, -EINVAL);
 		return;
 	}
 	op->flags = s->flags;

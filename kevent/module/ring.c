@@ -244,8 +244,8 @@ static bool kevent_write_op(struct kevent_user *u, const struct kevent_op *op,
 	entry->flags = op->entry_flags |
 		       (more ? KEVENT_ENTRY_MORE : KEVENT_ENTRY_DONE);
 	entry->result = op->done;
-	entry->data[0] = op->data;
-	entry->data[1] = 0;
+	entry->data[0] = op->data[0];
+	entry->data[1] = op->data[1];
 	kevent_show(u);
 	return true;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KEVENT_OP_SENDFILE: a header, pages of a file by reference, a trailer.
+ * KEVENT_OP_SENDFILE and _PATH: a header, pages of a file by reference, a trailer.
  *
  * Pages in the cache go out at once. One that is missing is read by a worker: it
  * starts the reading of a window and waits for its first page, and then the
@@ -10,10 +10,12 @@
  * the worker reads into a buffer.
  */
 #include <linux/bvec.h>
+#include <linux/cred.h>
 #include <linux/fadvise.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/mm.h>
+#include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -26,6 +28,7 @@
 #define KEVENT_WINDOW	(2 << 20)	/* bytes whose reading is started at once */
 #define KEVENT_COPY	(128 << 10)	/* bytes read into a buffer */
 #define KEVENT_BURST	(4 << 20)	/* bytes sent in one turn */
+#define KEVENT_OPEN_TRIES 100
 #define KEVENT_PAGES	32		/* handed to the socket at a time */
 
 struct kevent_read {
@@ -36,6 +39,10 @@ struct kevent_read {
 	char *data;		/* of a copy */
 	size_t room;
 	ssize_t got;
+
+	/* Or it opens a file. */
+	char *name;
+	const struct cred *cred;
 };
 
 static DEFINE_SPINLOCK(kevent_read_lock);
@@ -49,7 +56,73 @@ static void kevent_read_free(struct kevent_read *read)
 		return;
 	fput(read->file);
 	kvfree(read->data);
+	kfree(read->name);
+	if (read->cred)
+		put_cred(read->cred);
 	kfree(read);
+}
+
+/* May the pages in the cache be handed out without asking the file system? */
+static bool kevent_is_local(const struct inode *inode)
+{
+	const struct super_block *sb = inode->i_sb;
+
+	return sb->s_bdev || sb->s_magic == TMPFS_MAGIC ||
+	       sb->s_magic == RAMFS_MAGIC || sb->s_magic == BTRFS_SUPER_MAGIC;
+}
+
+/*
+ * Opens a file beneath a directory as the current credentials may. With
+ * LOOKUP_CACHED -EAGAIN if that would, or might, have to wait. Context: process.
+ */
+static struct file *kevent_open_beneath(struct file *directory,
+					const char *name, unsigned int flags)
+{
+	const struct path *at = &directory->f_path;
+	struct file *file;
+	struct path path;
+	umode_t mode;
+	int r;
+
+	/* To the lookup "" is the directory, and so is the slash of "/x". */
+	if (!*name || *name == '/')
+		return ERR_PTR(*name ? -EXDEV : -ENOENT);
+	r = vfs_path_lookup(at->dentry, at->mnt, name,
+			    flags | LOOKUP_FOLLOW | LOOKUP_BENEATH |
+				    LOOKUP_NO_MAGICLINKS,
+			    &path);
+	if (r)
+		return ERR_PTR(r);
+	/* dentry_open() itself checks nothing of this. */
+	mode = d_inode(path.dentry)->i_mode;
+	if (!S_ISREG(mode))
+		r = S_ISDIR(mode) ? -EISDIR : -EINVAL;
+	else if (flags & LOOKUP_CACHED && !kevent_is_local(d_inode(path.dentry)))
+		r = -EAGAIN;
+	else
+		r = path_permission(&path, MAY_READ | MAY_OPEN);
+	file = r ? ERR_PTR(r) : dentry_open(&path, O_RDONLY | O_LARGEFILE,
+					    current_cred());
+	path_put(&path);
+	return file;
+}
+
+/* What a lookup in a worker brings; NULL and `got` if it fails. */
+static struct file *kevent_open_work(struct kevent_read *read)
+{
+	const struct cred *saved = override_creds(read->cred);
+	int tries = KEVENT_OPEN_TRIES;
+	struct file *file;
+
+	/* Of a path with ".." it says EAGAIN if anything was renamed meanwhile. */
+	do {
+		file = kevent_open_beneath(read->file, read->name, 0);
+	} while (PTR_ERR(file) == -EAGAIN && --tries);
+	revert_creds(saved);
+	if (!IS_ERR(file))
+		return file;
+	read->got = tries ? PTR_ERR(file) : -EXDEV;
+	return NULL;
 }
 
 /* Context: worker. May wait for a disk for ever. */
@@ -57,11 +130,14 @@ static void kevent_read_work(struct work_struct *work)
 {
 	struct kevent_read *read =
 		container_of(work, struct kevent_read, work);
+	struct file *opened = NULL;
 	loff_t at = read->at;
 	struct kevent_op *op;
 	char byte;
 
-	if (read->data) {
+	if (read->name) {
+		opened = kevent_open_work(read);
+	} else if (read->data) {
 		read->got = kernel_read(read->file, read->data, read->room,
 					&at);
 	} else {
@@ -73,9 +149,14 @@ static void kevent_read_work(struct work_struct *work)
 	op = read->op;
 	if (op) {
 		op->read = NULL;
-		op->missed = !read->data;
-		if (read->got < 0) {
-			op->read_error = read->got;
+		op->missed = !read->data && !read->name;
+		if (opened) {
+			op->source = opened;
+			opened = NULL;
+		} else if (read->got < 0) {
+			/* EAGAIN is what waits for the socket. */
+			op->read_error = read->got == -EAGAIN ? -EIO :
+								read->got;
 		} else if (read->data && read->got) {
 			op->buffer = read;
 			read = NULL;
@@ -83,7 +164,20 @@ static void kevent_read_work(struct work_struct *work)
 		kevent_op_wake(op);
 	}
 	spin_unlock(&kevent_read_lock);
+	if (opened)
+		fput(opened);
 	kevent_read_free(read);
+}
+
+/* Is a read under way? If not its worker has let go of `op`. Context: process. */
+static bool kevent_read_busy(struct kevent_op *op)
+{
+	bool busy;
+
+	spin_lock(&kevent_read_lock);
+	busy = op->read;
+	spin_unlock(&kevent_read_lock);
+	return busy;
 }
 
 /* Nothing of a read comes to `op` any more. Context: process, user->mutex held. */
@@ -118,7 +212,8 @@ static s64 kevent_read_start(struct kevent_op *op, loff_t at, u64 left)
 	read->file = get_file(op->source);
 	read->at = at;
 	op->read = read;
-	op->data++;
+	op->reads = true;
+	op->data[0]++;
 	/* What the socket says meanwhile does not matter. */
 	while (!kevent_op_sleep(op))
 		;
@@ -127,18 +222,6 @@ static s64 kevent_read_start(struct kevent_op *op, loff_t at, u64 left)
 }
 
 /* ---- Sending ---- */
-
-/* May the pages in the cache be handed out without asking the file system? */
-static bool kevent_pages_are_true(const struct file *file)
-{
-	const struct inode *inode = file_inode(file);
-	const struct super_block *sb = inode->i_sb;
-
-	if (IS_DAX(inode) || file->f_flags & O_DIRECT)
-		return false;
-	return sb->s_bdev || sb->s_magic == TMPFS_MAGIC ||
-	       sb->s_magic == RAMFS_MAGIC || sb->s_magic == BTRFS_SUPER_MAGIC;
-}
 
 /*
  * Sends pages that are in the cache from `at` on. -ENODATA: the first is not.
@@ -206,7 +289,7 @@ static s64 kevent_send_file(struct kevent_op *op, struct socket *sock,
 	const loff_t size = i_size_read(file_inode(op->source));
 	int r;
 
-	if (op->read) {
+	if (op->reads && kevent_read_busy(op)) {
 		/* Woken by the socket. */
 		return kevent_op_sleep(op) ? KEVENT_WAITS : -ERESTART;
 	}
@@ -232,14 +315,49 @@ static s64 kevent_send_file(struct kevent_op *op, struct socket *sock,
 	return kevent_read_start(op, at, left);
 }
 
+/* The file is open: what can be known now. Context: the same. */
+static int kevent_source_set(struct kevent_op *op)
+{
+	const struct kevent_parts *parts = &op->parts;
+	const struct inode *inode = file_inode(op->source);
+	const loff_t size = i_size_read(inode);
+	loff_t offset = op->offset;
+	int r;
+
+	op->data[1] = op->opening ? size : 0;
+	if (op->length == U64_MAX)
+		op->length = size > offset ? size - offset : 0;
+	op->total = op->length + parts->header_bytes + parts->trailer_bytes;
+	/* Locks, security modules, fanotify: asked once, for all of it. */
+	r = rw_verify_area(READ, op->source, &offset,
+			   min_t(u64, op->length, MAX_RW_COUNT));
+	if (r < 0)
+		return r == -EAGAIN ? -EACCES : r;
+	op->by_copy = !kevent_is_local(inode) || IS_DAX(inode) ||
+		      op->source->f_flags & O_DIRECT;
+	file_accessed(op->source);
+	op->opening = false;
+	return 0;
+}
+
 /* Context: process with the opener's memory, user->mutex held. */
 static s64 kevent_send_parts(struct kevent_op *op, struct socket *sock)
 {
 	const struct kevent_parts *parts = &op->parts;
-	const u64 body = parts->header_bytes + op->length;
 	s64 burst = KEVENT_BURST;
 	s64 r = 0;
+	u64 body;
 
+	if (op->opening) {
+		/* The socket may wake it, too. */
+		while (op->reads && kevent_read_busy(op))
+			if (kevent_op_sleep(op))
+				return KEVENT_WAITS;
+		r = op->source ? kevent_source_set(op) : op->read_error;
+		if (r)
+			return r;
+	}
+	body = parts->header_bytes + op->length;
 	while (op->done < op->total && r >= 0) {
 		if (burst <= 0)
 			return kevent_op_yield(op);
@@ -293,17 +411,76 @@ s64 kevent_try_sendfile(struct kevent_op *op, struct socket *sock)
 	return r;
 }
 
+/* Opens a file, or has a worker do so. Context: process, user->mutex held. */
+static int kevent_open_start(struct kevent_op *op, u64 address)
+{
+	struct kevent_read *read;
+	struct kevent_path path;
+	struct file *file;
+	int r;
+
+	if (copy_from_user(&path, u64_to_user_ptr(address), sizeof(path)))
+		return -EFAULT;
+	if (path.flags || path.reserved[0] || path.reserved[1])
+		return -EINVAL;
+	read = kzalloc(sizeof(*read), GFP_KERNEL_ACCOUNT);
+	if (!read)
+		return -ENOMEM;
+	read->name = strndup_user(u64_to_user_ptr(path.path), PATH_MAX);
+	if (IS_ERR(read->name)) {
+		r = PTR_ERR(read->name);
+		kfree(read);
+		/* Of a string that is too long it says EINVAL. */
+		return r == -EINVAL ? -ENAMETOOLONG : r;
+	}
+	read->file = fget_raw(path.directory);
+	r = -EBADF;
+	if (!read->file)
+		goto fail;
+	r = -ENOTDIR;
+	if (!d_can_lookup(read->file->f_path.dentry))
+		goto fail_file;
+	file = kevent_open_beneath(read->file, read->name, LOOKUP_CACHED);
+	op->opening = true;
+	if (PTR_ERR(file) != -EAGAIN) {
+		kevent_read_free(read);
+		if (IS_ERR(file))
+			return PTR_ERR(file);
+		op->source = file;
+		return 0;
+	}
+	INIT_WORK(&read->work, kevent_read_work);
+	read->cred = get_current_cred();
+	read->op = op;
+	op->read = read;
+	op->reads = true;
+	op->data[0]++;
+	queue_work(kevent_readers, &read->work);
+	return 0;
+fail_file:
+	fput(read->file);
+fail:
+	kfree(read->name);
+	kfree(read);
+	return r;
+}
+
 /* Takes the arguments. Context: process, user->mutex held. */
 int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s)
 {
 	struct kevent_parts *parts = &op->parts;
 	loff_t offset = s->arg[0];
-	int r;
+	bool all = false;
 
 	op->offset = offset;
 	op->length = s->arg[1];
-	if (offset < 0 || op->length > LLONG_MAX - offset ||
-	    s->arg[3] > INT_MAX)
+	if (offset < 0)
+		return -EINVAL;
+	if (s->opcode == KEVENT_OP_SENDFILE_PATH && op->length == U64_MAX)
+		all = true;
+	else if (op->length > LLONG_MAX - offset)
+		return -EINVAL;
+	if (s->opcode == KEVENT_OP_SENDFILE && s->arg[3] > INT_MAX)
 		return -EINVAL;
 	if (s->arg[2] &&
 	    copy_from_user(parts, u64_to_user_ptr(s->arg[2]), sizeof(*parts)))
@@ -312,8 +489,10 @@ int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s)
 		return -EINVAL;
 	if (parts->header_bytes > MAX_RW_COUNT ||
 	    parts->trailer_bytes > MAX_RW_COUNT ||
-	    op->length > LLONG_MAX - 2 * (u64)MAX_RW_COUNT)
+	    (!all && op->length > LLONG_MAX - 2 * (u64)MAX_RW_COUNT))
 		return -EINVAL;
+	if (s->opcode == KEVENT_OP_SENDFILE_PATH)
+		return kevent_open_start(op, s->arg[3]);
 	op->total = op->length + parts->header_bytes + parts->trailer_bytes;
 	if (!op->length)
 		return 0;
@@ -322,14 +501,7 @@ int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s)
 		return -EBADF;
 	if (!S_ISREG(file_inode(op->source)->i_mode))
 		return -EINVAL;
-	/* Locks, security modules, fanotify: asked once, for all of it. */
-	r = rw_verify_area(READ, op->source, &offset,
-			   min_t(u64, op->length, MAX_RW_COUNT));
-	if (r < 0)
-		return r;
-	op->by_copy = !kevent_pages_are_true(op->source);
-	file_accessed(op->source);
-	return 0;
+	return kevent_source_set(op);
 }
 
 int kevent_read_init(void)

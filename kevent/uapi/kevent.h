@@ -250,7 +250,18 @@ enum kevent_opcode {
 	 */
 	KEVENT_OP_SENDFILE	= 20,
 
-	KEVENT_OP_SENDFILE_PATH	= 21,	/* reserved, EOPNOTSUPP */
+	/*
+	 * As KEVENT_OP_SENDFILE, of a file that it opens itself: arg[3] is the
+	 * address of a struct kevent_path, read when it is submitted. An arg[1]
+	 * of ~0 is all from arg[0] on. The file is opened with the submitter's
+	 * rights before anything is sent; result, if that fails: as of
+	 * openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS (EXDEV also
+	 * if renames never let it find out), or EISDIR, or EINVAL for what is no
+	 * regular file. What is not in the caches is
+	 * looked up by a worker. data[1] of the entry: the file's size in bytes
+	 * when it was opened.
+	 */
+	KEVENT_OP_SENDFILE_PATH	= 21,
 
 	/* shutdown(2), behind what was submitted before; arg[0]: SHUT_*. */
 	KEVENT_OP_SHUTDOWN	= 22,
@@ -291,6 +302,14 @@ struct kevent_parts {
 	__u64	progress;	/* 0, or address of a __u64: bytes sent so far,
 				 * written whenever the operation has to wait */
 	__u64	reserved[3];	/* 0 */
+};
+
+/* Of KEVENT_OP_SENDFILE_PATH. */
+struct kevent_path {
+	__u64	path;		/* address of a string, at most 4095 bytes and NUL */
+	__s32	directory;	/* descriptor, as of openat(2), and never above it */
+	__u32	flags;		/* 0 */
+	__u64	reserved[2];	/* 0 */
 };
 
 /* kevent_sqe.flags of interests. Without EDGE, ONESHOT, DISPATCH: level. */

@@ -110,6 +110,9 @@ class Files {
   // A regular file that is open all the time.
   int file() const { return file_; }
   void set_file(int fd) { file_ = fd; }
+  // Its folder.
+  int root() const { return root_; }
+  void set_root(int fd) { root_ = fd; }
   int Pick(Dice* dice) { return slots_[(*dice)(slots_.size())]; }
   void Put(Dice* dice, int fd) {
     if (fd < 0) return;
@@ -124,6 +127,7 @@ class Files {
  private:
   std::array<std::atomic<int>, 64> slots_;
   int file_ = -1;
+  int root_ = -1;
 };
 
 void MakeFiles(Dice* dice, Files* files, const std::string& folder) {
@@ -394,11 +398,11 @@ class Caller {
   kevent_sqe Operation(bool own) {
     kevent_sqe sqe = {};
     sqe.user_data = dice_.Any() & ~kAcceptTag;
-    sqe.opcode = dice_.Of(std::array<uint8_t, 12>{
-        KEVENT_OP_ACCEPT, KEVENT_OP_CONNECT, KEVENT_OP_RECV, KEVENT_OP_RECV,
-        KEVENT_OP_RECV, KEVENT_OP_SEND, KEVENT_OP_SEND, KEVENT_OP_SENDFILE,
-        KEVENT_OP_SENDFILE, KEVENT_OP_SHUTDOWN, KEVENT_OP_CLOSE,
-        KEVENT_OP_CANCEL});
+    sqe.opcode = dice_.Of(std::array<uint8_t, 13>{
+        KEVENT_OP_SENDFILE_PATH, KEVENT_OP_ACCEPT, KEVENT_OP_CONNECT,
+        KEVENT_OP_RECV, KEVENT_OP_RECV, KEVENT_OP_RECV, KEVENT_OP_SEND,
+        KEVENT_OP_SEND, KEVENT_OP_SENDFILE, KEVENT_OP_SENDFILE,
+        KEVENT_OP_SHUTDOWN, KEVENT_OP_CLOSE, KEVENT_OP_CANCEL});
     sqe.fd = files_->Pick(&dice_);
     const uint64_t bytes = dice_.OneIn(4) ? 0 : 1 + dice_(kArena / 4);
     const uint64_t address =
@@ -457,6 +461,22 @@ class Caller {
         sqe.arg[3] = static_cast<uint32_t>(dice_.OneIn(4) ? files_->Pick(&dice_)
                                                           : files_->file());
         break;
+      case KEVENT_OP_SENDFILE_PATH: {
+        static constexpr std::array<const char*, 6> kPaths = {
+            "sent", "1", "../x", "none", "./sent", "3x"};
+        char* name = Place(16);
+        strcpy(name, dice_.Of(kPaths));
+        kevent_path path = {};
+        path.path = dice_.OneIn(12) ? BadAddress() : Address(name);
+        path.directory = dice_.OneIn(3) ? files_->Pick(&dice_) : files_->root();
+        if (dice_.OneIn(12)) Corrupt(&path, sizeof path);
+        char* at = Place(sizeof path);
+        memcpy(at, &path, sizeof path);
+        sqe.arg[0] = dice_.OneIn(8) ? dice_.Number() : dice_(100'000);
+        sqe.arg[1] = dice_.OneIn(2) ? ~0ull : dice_.Number();
+        sqe.arg[3] = dice_.OneIn(12) ? BadAddress() : Address(at);
+        break;
+      }
       case KEVENT_OP_SHUTDOWN:
         sqe.arg[0] = dice_(4);
         break;
@@ -965,6 +985,7 @@ timer_t Interrupt(pid_t thread) {
       open((folder + "/sent").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (ftruncate(file, 300'000) != 0) Fail("no file");
   files.set_file(file);
+  files.set_root(open(folder.c_str(), O_PATH | O_CLOEXEC));
   for (int i = 0; i < 30; ++i) MakeFiles(&dice, &files, folder);
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; ++i) {

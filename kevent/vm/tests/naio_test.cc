@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <random>
 #include <thread>
@@ -687,6 +688,190 @@ TEST_F(NaioTest, SendfileOfWhatIsNoFile) {
   }
 }
 
+// ---- Files that are opened by the kernel ----
+
+class PathTest : public NaioTest {
+ protected:
+  void SetUp() override {
+    NaioTest::SetUp();
+    root_ = TempFolder() + "/root";
+    ASSERT_EQ(0, mkdir(root_.c_str(), 0755));
+    ASSERT_EQ(0, mkdir((root_ + "/folder").c_str(), 0755));
+    directory_.Reset(open(root_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    Put("folder/file", kText);
+    Put("../outside", "outside");
+  }
+  void TearDown() override {
+    static_cast<void>(
+        !system(("rm -rf '" + root_ + "' '" + root_ + "/../outside'").c_str()));
+    NaioTest::TearDown();
+  }
+  void Put(const std::string& name, const std::string& text) {
+    Fd fd(open((root_ + "/" + name).c_str(),
+               O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    ASSERT_EQ(static_cast<ssize_t>(text.size()),
+              write(fd.get(), text.data(), text.size()));
+    fsync(fd.get());
+  }
+  kevent_entry SendPath(const Pair& pair, const std::string& path,
+                        uint64_t offset = 0, uint64_t length = ~0ull,
+                        int directory = -1) {
+    kevent_path from = {};
+    from.path = Address(path.c_str());
+    from.directory = directory < 0 ? directory_.get() : directory;
+    const std::string header = "<", trailer = ">";
+    const kevent_parts parts = Parts(header, trailer);
+    kevent_sqe sqe =
+        Operation(KEVENT_OP_SENDFILE_PATH, pair.ours.get(), 3, offset, length);
+    sqe.arg[2] = Address(&parts);
+    sqe.arg[3] = Address(&from);
+    Submit(sqe);
+    return Next();
+  }
+  // And nothing was sent, the header neither.
+  void ExpectRefused(int error, const std::string& path, int directory = -1) {
+    Pair pair = TcpPair();
+    EXPECT_EQ(-error, SendPath(pair, path, 0, ~0ull, directory).result) << path;
+    Send(pair.ours.get(), "next");
+    EXPECT_EQ("next", ReadAll(pair.peer.get(), 4)) << path;
+  }
+  const std::string kText = "text of the file";
+  std::string root_;
+  Fd directory_;
+};
+
+TEST_F(PathTest, Opens) {
+  Pair pair = TcpPair();
+  ASSERT_EQ(0, symlink("folder/../folder/file", (root_ + "/link").c_str()));
+  for (const char* path :
+       {"folder/file", "./folder/.././folder/file", "link"}) {
+    kevent_entry entry = SendPath(pair, path);
+    EXPECT_EQ(static_cast<int64_t>(kText.size() + 2), entry.result) << path;
+    EXPECT_EQ(kText.size(), entry.data[1]) << path;
+    EXPECT_EQ("<" + kText + ">", ReadAll(pair.peer.get(), kText.size() + 2));
+  }
+  EXPECT_EQ(6, SendPath(pair, "folder/file", 5, 4).result);
+  EXPECT_EQ("<" + kText.substr(5, 4) + ">", ReadAll(pair.peer.get(), 6));
+  // What lies behind the end, and what goes beyond it.
+  EXPECT_EQ(2, SendPath(pair, "folder/file", 100).result);
+  EXPECT_EQ(1 + 3, SendPath(pair, "folder/file", kText.size() - 3, 10).result);
+}
+
+TEST_F(PathTest, LooksUpOnTheDisk) {
+  Fd drop(open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC));
+  if (!drop) GTEST_SKIP() << "only root can drop the caches";
+  int waited = 0;
+  for (int i = 0; i < 10; ++i) {
+    Pair pair = TcpPair();
+    sync();
+    ASSERT_EQ(1, write(drop.get(), "3", 1));
+    kevent_entry entry = SendPath(pair, "folder/file");
+    EXPECT_EQ(static_cast<int64_t>(kText.size() + 2), entry.result);
+    EXPECT_EQ("<" + kText + ">", ReadAll(pair.peer.get(), kText.size() + 2));
+    waited += entry.data[0] > 1;
+    ASSERT_EQ(1, write(drop.get(), "3", 1));
+    EXPECT_EQ(-ENOENT, SendPath(pair, "folder/none").result);
+  }
+  EXPECT_GT(waited, 0);
+}
+
+TEST_F(PathTest, NeverAboveTheDirectory) {
+  ASSERT_EQ(0, symlink("../outside", (root_ + "/out").c_str()));
+  ASSERT_EQ(0, symlink("/etc/passwd", (root_ + "/absolute").c_str()));
+  ASSERT_EQ(0, symlink("loop", (root_ + "/loop").c_str()));
+  for (const char* path : {"../outside", "folder/../../outside", "out",
+                           "/etc/passwd", "absolute", ".."}) {
+    ExpectRefused(EXDEV, path);
+  }
+  ExpectRefused(ELOOP, "loop");
+  ExpectRefused(ENOENT, "folder/none");
+  ExpectRefused(ENOENT, "");
+  ExpectRefused(ENOTDIR, "folder/file/x");
+  ExpectRefused(ENOTDIR, "folder/file/");
+  ExpectRefused(EISDIR, "folder");
+  ExpectRefused(EISDIR, ".");
+  ExpectRefused(ENAMETOOLONG, std::string(300, 'x'));
+  ExpectRefused(ENAMETOOLONG, std::string(5000, 'x'));
+  // Links of /proc lead anywhere.
+  Fd proc(open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  ExpectRefused(ELOOP, "exe", proc.get());
+  ExpectRefused(ELOOP, "fd/0", proc.get());
+}
+
+TEST_F(PathTest, RegularFilesThatMayBeReadOnly) {
+  ASSERT_EQ(0, mkfifo((root_ + "/fifo").c_str(), 0644));
+  ExpectRefused(EINVAL, "fifo");  // and at once: nobody will ever write
+  Fd devices(open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  ExpectRefused(EINVAL, "null", devices.get());
+  Put("closed", "secret");
+  ASSERT_EQ(0, chmod((root_ + "/closed").c_str(), 0));
+  ASSERT_EQ(0, chmod((root_ + "/folder").c_str(), 0));
+  if (geteuid() == 0) {
+    Pair pair = TcpPair();
+    EXPECT_EQ(8, SendPath(pair, "closed").result);
+  } else {
+    ExpectRefused(EACCES, "closed");
+    ExpectRefused(EACCES, "folder/file");
+  }
+  chmod((root_ + "/folder").c_str(), 0755);
+}
+
+TEST_F(PathTest, ARenameCannotLeadOut) {
+  // "a/../../outside" would lead out if `a` moved up while it is walked.
+  ASSERT_EQ(0, mkdir((root_ + "/folder/a").c_str(), 0755));
+  Put("outside", "inside");
+  std::atomic<bool> stop{false};
+  std::thread mover([&] {
+    const std::string deep = root_ + "/folder/a", high = root_ + "/a";
+    while (!stop) {
+      rename(deep.c_str(), high.c_str());
+      rename(high.c_str(), deep.c_str());
+    }
+  });
+  std::map<int64_t, int> results;
+  for (int i = 0; i < 3000 && !HasFailure(); ++i) {
+    Pair pair = SocketPair(SOCK_STREAM);
+    const int64_t result = SendPath(pair, "folder/a/../../outside").result;
+    ++results[result];
+    if (result > 0) {
+      EXPECT_EQ("<inside>", ReadAll(pair.peer.get(), 8));
+    } else {
+      EXPECT_TRUE(result == -ENOENT || result == -EXDEV) << result;
+    }
+  }
+  stop = true;
+  mover.join();
+  for (auto [result, count] : results) {
+    printf("%ld: %d times\n", result, count);
+  }
+}
+
+TEST_F(PathTest, BadInput) {
+  Pair pair = TcpPair();
+  ExpectRefused(ENOTDIR, "x", pair.peer.get());
+  EXPECT_EQ(-EBADF, SendPath(pair, "x", 0, 1, 9999).result);
+  EXPECT_EQ(-EINVAL, SendPath(pair, "folder/file", ~0ull, 1).result);
+  EXPECT_EQ(-EINVAL, SendPath(pair, "folder/file", 1, INT64_MAX).result);
+  kevent_path from = {};
+  from.path = Address("x");
+  from.directory = directory_.get();
+  kevent_sqe sqe = Operation(KEVENT_OP_SENDFILE_PATH, pair.ours.get(), 3, 0, 1);
+  sqe.arg[3] = Address(&from);
+  from.flags = 1;
+  EXPECT_EQ(-EINVAL, ResultOf(sqe));
+  from.flags = 0;
+  from.reserved[1] = 1;
+  EXPECT_EQ(-EINVAL, ResultOf(sqe));
+  from.reserved[1] = 0;
+  for (uint64_t address : kBadAddresses) {
+    sqe.arg[3] = address;
+    EXPECT_EQ(-EFAULT, ResultOf(sqe)) << address;
+    sqe.arg[3] = Address(&from);
+    from.path = address;
+    EXPECT_EQ(-EFAULT, ResultOf(sqe)) << address;
+  }
+}
+
 // ---- Bad input ----
 
 TEST_F(NaioTest, BadInput) {
@@ -696,8 +881,7 @@ TEST_F(NaioTest, BadInput) {
   for (uint8_t opcode = KEVENT_OP_ACCEPT; opcode <= KEVENT_OP_CANCEL;
        ++opcode) {
     SCOPED_TRACE(int{opcode});
-    const int64_t invalid =
-        opcode == KEVENT_OP_SENDFILE_PATH ? -EOPNOTSUPP : -EINVAL;
+    const int64_t invalid = -EINVAL;
     for (uint16_t flags : {KEVENT_EDGE, KEVENT_LINK, 0x0800, 0x8000}) {
       kevent_sqe sqe = Operation(opcode, fd, opcode);
       sqe.flags = flags;
@@ -709,7 +893,7 @@ TEST_F(NaioTest, BadInput) {
     sqe.events = 0;
     sqe.source = 1;
     EXPECT_EQ(invalid, ResultOf(sqe));
-    if (opcode != KEVENT_OP_SENDFILE) {
+    if (opcode != KEVENT_OP_SENDFILE && opcode != KEVENT_OP_SENDFILE_PATH) {
       sqe = Operation(opcode, fd, opcode, 0, 1);
       sqe.arg[3] = 1;
       EXPECT_EQ(invalid, ResultOf(sqe));
@@ -791,7 +975,9 @@ TEST_F(NaioTest, KilledWithSendfilesUnderWay) {
   TestFile file(folder ? folder : "/tmp", Content(8 << 20));
   file.MakeCold();
   std::vector<Pair> pairs;
-  for (int i = 0; i < 400; ++i) pairs.push_back(TcpPair());
+  for (int i = 0; i < 1000; ++i) {
+    pairs.push_back(i % 2 ? TcpPair() : SocketPair(SOCK_STREAM));
+  }
   int ready[2];
   ASSERT_EQ(0, pipe2(ready, O_CLOEXEC));
   Child child([&] {
@@ -801,7 +987,7 @@ TEST_F(NaioTest, KilledWithSendfilesUnderWay) {
       CHILD_CHECK(own.Put(
           Sendfile(pair.ours.get(), file.fd(), 0, 8 << 20, nullptr, 1)));
     }
-    CHILD_CHECK(own.Submit(400) >= 0);
+    CHILD_CHECK(own.Submit(1000) >= 0);
     CHILD_CHECK(write(ready[1], "x", 1) == 1);
     for (;;) own.Wait(1, -1);
   });
