@@ -534,9 +534,12 @@ void ModuleEngine::Provide(Pool* pool, uint16_t id) {
   ModulePool& own = pools_[pool->group];
   const uint32_t tail = own.ring->tail;
   own.ring->id[tail & own.mask] = id;
-  Release(&own.ring->tail, tail + 1);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (!(Flags() & KEVENT_RING_STARVED)) return;
+  // The kernel sets the flag, then looks for buffers: one of us sees the other.
+  __atomic_exchange_n(&own.ring->tail, tail + 1, __ATOMIC_SEQ_CST);
+  if (!(__atomic_load_n(&ring_->flags, __ATOMIC_SEQ_CST) &
+        KEVENT_RING_STARVED)) {
+    return;
+  }
   // Who waits in the kernel, or for our descriptor, is not told by Poll.
   if (core_->many_threads() || pollable_) {
     Enter(0, 0, 0, nullptr);
