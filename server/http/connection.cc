@@ -21,6 +21,9 @@ namespace {
 constexpr size_t kMaxSkip = 1 << 20;
 // Bytes of an unwanted body that are read for the sake of the connection.
 
+constexpr size_t kMaxEarly = 16 << 10;
+// Bytes that are received while a response is under way, about.
+
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 }  // namespace
@@ -31,26 +34,23 @@ Connection::Connection(HttpServer* server, int fd)
 }
 
 void Connection::Start() {
-  RecvOp::flags = kOpPollFirst;
   SetDeadline(server_->options_.header_timeout_ns);
-  Recv();
-  RecvOp::flags = 0;
+  Recv(kOpPollFirst);
 }
 
 // --- Input.
 
-void Connection::Recv() {
-  RecvOp::pool = server_->pool_;
-  if (state_ == State::kHead) {
-    // The rest of a head goes behind its beginning.
-    size_t used = work_->input.size();
-    RecvOp::pool = nullptr;
-    RecvOp::buffer = work_->own.get() + used;
-    RecvOp::size =
-        static_cast<uint32_t>(server_->options_.limits.header_bytes + 2 - used);
+// Sees to it that input comes, if it does not already: one recv stays for many
+// requests.
+void Connection::Recv(uint16_t flags) {
+  if (ended_) {
+    Close();
+    return;
   }
-  int r = server_->loop_->Submit(static_cast<RecvOp*>(this), OnRecv);
-  if (r < 0) {
+  if (RecvOp::in_flight()) return;
+  RecvOp::pool = server_->pool_;
+  RecvOp::flags = kOpMultishot | flags;
+  if (server_->loop_->Submit(static_cast<RecvOp*>(this), OnRecv) < 0) {
     Close();
     return;
   }
@@ -59,38 +59,76 @@ void Connection::Recv() {
 
 void Connection::OnRecv(loop::Loop*, Operation* op, const Entry& entry) {
   auto* c = static_cast<Connection*>(static_cast<RecvOp*>(op));
-  --c->pending_;
+  if (!(entry.flags & kEntryMore)) --c->pending_;
   c->Received(entry);
 }
 
 void Connection::Received(const Entry& entry) {
-  InputBuffer buffer;
-  if (entry.flags & kEntryBuffer) {
-    buffer = {InputBuffer::Kind::kPool, static_cast<uint16_t>(entry.data[1])};
-  }
-  if (state_ == State::kClosed || state_ == State::kLingering ||
-      entry.result <= 0) {
-    Drop(&buffer);
-    if (state_ == State::kLingering && entry.result > 0) {
-      Recv();
-    } else {
+  const bool busy = state_ == State::kHandling || state_ == State::kSending;
+  if (entry.result <= 0) {
+    // Cancelled is what ReceivedEarly does: Recv begins anew.
+    ended_ = entry.result != -ECANCELED;
+    if (state_ == State::kClosed) {
       Close();
+    } else if (!busy) {
+      Recv();
     }
     return;
   }
-  const size_t size = static_cast<size_t>(entry.result);
+  InputBuffer buffer = {InputBuffer::Kind::kPool,
+                        static_cast<uint16_t>(entry.data[1])};
+  const std::string_view data = {reinterpret_cast<const char*>(entry.data[0]),
+                                 static_cast<size_t>(entry.result)};
+  if (state_ == State::kClosed || state_ == State::kLingering) {
+    Drop(&buffer);
+    if (state_ == State::kClosed) {
+      Close();
+    } else {
+      Recv();
+    }
+    return;
+  }
+  if (busy) {
+    ReceivedEarly(data);
+    Drop(&buffer);
+    return;
+  }
   if (!work_) {
     work_ = server_->TakeWork();
     work_->exchange.connection_ = this;
     SetDeadline(server_->options_.header_timeout_ns);
   }
-  if (buffer.kind == InputBuffer::Kind::kPool) {
-    work_->current = buffer;
-    work_->input = {reinterpret_cast<const char*>(entry.data[0]), size};
+  if (state_ == State::kHead) {
+    work_->head.insert(work_->head.end(), data.begin(), data.end());
+    work_->input = {work_->head.data(), work_->head.size()};
+    Drop(&buffer);
   } else {
-    work_->input = {work_->own.get(), work_->input.size() + size};
+    work_->current = buffer;
+    work_->input = data;
   }
   Process();
+}
+
+// It came while a request is being answered. A little is kept, in memory of its
+// own: buffers of the pool are for all.
+void Connection::ReceivedEarly(std::string_view data) {
+  Work* w = work_;
+  w->early.insert(w->early.end(), data.begin(), data.end());
+  if (w->early.size() >= kMaxEarly && RecvOp::in_flight()) {
+    server_->loop_->Cancel(static_cast<RecvOp*>(this));
+  }
+}
+
+// The input is used up; was there more of it? False if not.
+bool Connection::TakeEarly() {
+  Work* w = work_;
+  if (w->early.empty()) return false;
+  Drop(&w->current);
+  w->taken.swap(w->early);
+  w->early.clear();
+  w->current = {InputBuffer::Kind::kTaken, 0};
+  w->input = {w->taken.data(), w->taken.size()};
+  return true;
 }
 
 void Connection::Drop(InputBuffer* buffer) {
@@ -106,7 +144,7 @@ void Connection::Process() {
   for (bool more = true; more;) {
     switch (state_) {
       case State::kIdle:
-        if (work_->input.empty()) {
+        if (work_->input.empty() && !TakeEarly()) {
           EndRequest();
           more = false;
           break;
@@ -156,17 +194,24 @@ bool Connection::ParseHead() {
     FailRequest(431);
     return true;
   }
-  if (!w->own) w->own.reset(new char[capacity]);
-  if (w->input.data() != w->own.get()) {
-    memmove(w->own.get(), w->input.data(), w->input.size());
-    w->input = {w->own.get(), w->input.size()};
+  if (w->current.kind == InputBuffer::Kind::kHead) {
+    // What is left of it goes to its end.
+    w->head.erase(w->head.begin(), w->head.end() - ptrdiff_t(w->input.size()));
+  } else {
+    w->head.assign(w->input.begin(), w->input.end());
     Drop(&w->current);
-    w->current = {InputBuffer::Kind::kOwn, 0};
+    w->current = {InputBuffer::Kind::kHead, 0};
   }
   if (state_ == State::kIdle) {
     // From here on, however slowly the rest comes.
     SetDeadline(server_->options_.header_timeout_ns);
     state_ = State::kHead;
+  }
+  w->head.insert(w->head.end(), w->early.begin(), w->early.end());
+  w->input = {w->head.data(), w->head.size()};
+  if (!w->early.empty()) {
+    w->early.clear();
+    return true;
   }
   Recv();
   return false;
@@ -219,9 +264,11 @@ bool Connection::DecodeBody() {
   // The request's own bytes stay until it is answered.
   if (state_ == State::kBody && w->held.kind == InputBuffer::Kind::kNone) {
     w->held = std::exchange(w->current, InputBuffer());
+    if (w->held.kind == InputBuffer::Kind::kTaken) w->head.swap(w->taken);
   } else {
     Drop(&w->current);
   }
+  if (TakeEarly()) return true;
   SetDeadline(server_->options_.body_timeout_ns);
   Recv();
   return false;
@@ -367,7 +414,8 @@ bool Connection::keep_alive() const {
 void Connection::EndResponse() {
   Work* w = work_;
   if (!keep_alive()) {
-    if (w->failed || !w->body.done() || !w->input.empty()) {
+    if (w->failed || !w->body.done() || !w->input.empty() ||
+        !w->early.empty()) {
       Linger();
     } else {
       Close();

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "server/http/body.h"
 #include "server/http/parser.h"
@@ -29,11 +30,9 @@ struct WorkSendfile : SendfileOp {
 };
 
 struct InputBuffer {
-  enum class Kind : uint8_t { kNone, kPool, kOwn };
+  enum class Kind : uint8_t { kNone, kPool, kHead, kTaken };
   Kind kind = Kind::kNone;
   uint16_t id = 0;  // of the pool
-
-  friend bool operator==(const InputBuffer&, const InputBuffer&) = default;
 };
 
 struct Work {
@@ -54,8 +53,10 @@ struct Work {
 
   std::string_view input;  // not yet consumed, in `current`
   InputBuffer current;
-  InputBuffer held;  // where the request's views lie, if not in `current`
-  std::unique_ptr<char[]> own;
+  InputBuffer held;        // where the request's views lie, if not in `current`
+  std::vector<char> head;  // one that came in pieces
+  std::vector<char> early;  // came before the connection had a use for it
+  std::vector<char> taken;  // was `early`, is the input now
 
   Exchange::BodyFn body_fn;
   std::string body_data;
@@ -76,7 +77,7 @@ class Connection : private RecvOp, private loop::Timer {
   Connection(HttpServer* server, int fd);
 
   void Start();
-  // The first recv.
+  // Begins to receive.
 
   void Drain();
   // Idle: closes. Otherwise the response under way is the last.
@@ -118,7 +119,9 @@ class Connection : private RecvOp, private loop::Timer {
   static void OnTimer(loop::Loop* loop, loop::Timer* timer);
 
   void Received(const Entry& entry);
+  void ReceivedEarly(std::string_view data);
   void Process();
+  bool TakeEarly();
   bool ParseHead();
   bool DecodeBody();
   void StartHandling();
@@ -127,7 +130,7 @@ class Connection : private RecvOp, private loop::Timer {
   void Sent(int64_t bytes);
   void EndResponse();
   void EndRequest();
-  void Recv();
+  void Recv(uint16_t flags = 0);
   void Drop(InputBuffer* buffer);
   void FailRequest(int status);
   void Linger();
@@ -144,7 +147,8 @@ class Connection : private RecvOp, private loop::Timer {
   State state_ = State::kIdle;
   bool keep_alive_ = true;
   bool processing_ = false;  // within Process: it goes on by itself
-  bool owes_ = false;  // the handler has the exchange and has not responded
+  bool owes_ = false;   // the handler has the exchange and has not responded
+  bool ended_ = false;  // no more input comes
   bool freed_ = false;
   uint8_t pending_ = 0;  // operations whose last entry has not come
 };

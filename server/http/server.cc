@@ -17,7 +17,8 @@ namespace {
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kAcceptRetry = 100'000'000;
-constexpr size_t kUnusedWork = 256;  // kept for the next connections
+constexpr size_t kUnusedWork = 256;        // kept for the next connections
+constexpr size_t kUnusedBytes = 32 << 10;  // of each of its buffers
 
 }  // namespace
 
@@ -267,6 +268,10 @@ void HttpServer::PutWork(Work* work) {
   work->input = {};
   work->failed = false;
   work->reply.clear();
+  for (std::vector<char>* bytes : {&work->head, &work->early, &work->taken}) {
+    if (bytes->capacity() > kUnusedBytes) *bytes = {};
+    bytes->clear();
+  }
   unused_work_.push_back(std::move(owned));
 }
 

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/http/server.h"
 
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
 #include <cstdio>
+#include <random>
+#include <stop_token>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -13,6 +21,12 @@
 
 namespace kevent::http {
 namespace {
+
+std::string Chunk(std::string_view data) {
+  char line[32];
+  snprintf(line, sizeof line, "%zX\r\n", data.size());
+  return line + std::string(data) + "\r\n";
+}
 
 // --- Requests and connections.
 
@@ -196,6 +210,117 @@ TEST_P(ServerTest, LongHeadsFromManyClientsWithFewBuffers) {
   EXPECT_EQ(answered, 500);
 }
 
+// Pieces of requests reach the server while it answers others, some of them
+// later, with input buffers far smaller than what comes.
+TEST_P(ServerTest, WhatComesEarlyWaitsItsTurn) {
+  HttpServer::Options options;
+  options.buffers = 8;
+  options.buffer_bytes = 512;
+  Start(options);
+  std::mt19937_64 random(loop::TestSeed());
+  for (int round = 0; round < 20; ++round) {
+    TestClient client(port());
+    std::string all;
+    std::vector<std::string> bodies;
+    while (all.size() < 100'000) {
+      const std::string n = std::to_string(bodies.size());
+      const std::string fields =
+          "X-Long: " + std::string(random() % 3 ? 9 : random() % 5000, 'l') +
+          "\r\n";
+      const std::string body = n + Pattern(random() % 3000);
+      switch (random() % 5) {
+        case 0:
+          all += TestClient::Request("GET", "/" + n, fields);
+          bodies.push_back("/" + n);
+          break;
+        case 1:
+          all += TestClient::Request("GET", "/later", fields);
+          bodies.push_back("later");
+          break;
+        case 2:
+          all += TestClient::Request("GET", "/hold", fields);
+          bodies.push_back("held");
+          break;
+        case 3:
+          all += TestClient::Request("POST", "/echo",
+                                     fields + "Content-Length: " +
+                                         std::to_string(body.size()) + "\r\n") +
+                 body;
+          bodies.push_back(body);
+          break;
+        default: {
+          const bool hold = random() % 2;
+          all +=
+              TestClient::Request("POST", hold ? "/hold" : "/echo",
+                                  fields + "Transfer-Encoding: chunked\r\n") +
+              Chunk(body) + "0\r\n\r\n";
+          bodies.push_back(hold ? "held" : body);
+        }
+      }
+      client.reader().Expect(false);
+    }
+    const auto answer = [&] {
+      server_->Call([&] {
+        // An answer may be followed by the next to be held.
+        for (Exchange* x : std::exchange(shared_.held, {})) {
+          x->Reply(200, "text/plain", "held");
+        }
+      });
+    };
+    for (size_t at = 0; at < all.size();) {
+      const size_t size = std::min(1 + random() % (random() % 2 ? 100 : 10'000),
+                                   all.size() - at);
+      ASSERT_TRUE(client.Send(std::string_view(all).substr(at, size)));
+      at += size;
+      if (random() % 2) Settle();
+      if (random() % 3 == 0) answer();
+    }
+    std::jthread answering([&](std::stop_token stop) {
+      while (!stop.stop_requested()) answer();
+    });
+    for (size_t i = 0; i < bodies.size(); ++i) {
+      ClientResponse r;
+      ASSERT_TRUE(client.Receive(&r)) << i << client.reader().error();
+      EXPECT_EQ(r.status, 200);
+      ASSERT_EQ(r.body, bodies[i]) << i;
+    }
+  }
+}
+
+// A client that goes on sending while its request is answered does not fill the
+// server's memory, and what it sent is answered in the end.
+TEST_P(ServerTest, AFloodBehindAHeldRequestStaysInTheSocket) {
+  constexpr size_t kFlood = 64 << 20;
+  Start();
+  TestClient client(port());
+  client.reader().Expect(false);
+  ASSERT_TRUE(client.Send(TestClient::Request("GET", "/hold")));
+  ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
+  const std::string request = TestClient::Request(
+      "GET", "/x", "X-Long: " + std::string(14'000, 'l') + "\r\n");
+  size_t sent = 0;
+  pollfd room = {client.fd(), POLLOUT, 0};
+  while (sent < kFlood && poll(&room, 1, 200) == 1) {
+    const size_t at = sent % request.size();
+    const ssize_t n = send(client.fd(), request.data() + at,
+                           request.size() - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n > 0) sent += static_cast<size_t>(n);
+  }
+  EXPECT_LT(sent, kFlood);
+  ExpectAlive();
+  const size_t count = sent / request.size();
+  for (size_t i = 0; i < count; ++i) client.reader().Expect(false);
+  server_->Call([&] {
+    shared_.held[0]->Reply(200, "text/plain", "held");
+    shared_.held.clear();
+  });
+  for (size_t i = 0; i <= count; ++i) {
+    ClientResponse r;
+    ASSERT_TRUE(client.Receive(&r)) << i << client.reader().error();
+    EXPECT_EQ(r.body, i == 0 ? "held" : "/x");
+  }
+}
+
 // --- Bodies.
 
 TEST_P(ServerTest, ReadsBodies) {
@@ -215,9 +340,7 @@ TEST_P(ServerTest, ReadsBodies) {
   std::string chunked;
   std::string whole;
   for (size_t size = 1; size < 20'000; size = size * 3 + 1) {
-    char line[32];
-    snprintf(line, sizeof line, "%zX\r\n", size);
-    chunked += line + Pattern(size) + "\r\n";
+    chunked += Chunk(Pattern(size));
     whole += Pattern(size);
   }
   ClientResponse r = client.Ask(
