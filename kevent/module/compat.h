@@ -5,13 +5,17 @@
 
 #include <linux/mm.h>
 #include <linux/bvec.h>
+#include <linux/fsnotify.h>
+#include <linux/ima.h>
 #include <linux/namei.h>
+#include <linux/security.h>
 #include <linux/net.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/uio.h>
 #include <linux/version.h>
 #include <net/sock.h>
+#include <net/tcp.h>
 
 static inline void kevent_vm_flags_set(struct vm_area_struct *vma,
 				       unsigned long flags)
@@ -72,6 +76,22 @@ static inline struct folio *kevent_get_folio(struct address_space *mapping,
 	return IS_ERR_OR_NULL(folio) ? NULL : folio;
 }
 
+/* What open(2) does after dentry_open(). Context: process. */
+static inline int kevent_opened(struct file *file)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
+	return security_file_post_open(file, MAY_READ | MAY_OPEN);
+#else
+	int r = ima_file_check(file, MAY_READ | MAY_OPEN);
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+	if (!r)
+		fsnotify_open(file);
+#endif
+	return r;
+#endif
+}
+
 /*
  * Sends pages by reference, without blocking. Returns bytes, at least one, or a
  * negative errno. Context: process.
@@ -88,7 +108,9 @@ static inline int kevent_send_pages(struct socket *sock, struct bio_vec *pages,
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, pages, count, bytes);
 	return sock_sendmsg(sock, &msg);
 #else
-	const bool locked = READ_ONCE(sock->ops)->sendpage_locked;
+	/* Not past a BPF map, which looks at what is sent. */
+	const bool locked = READ_ONCE(sock->ops)->sendpage_locked &&
+			    READ_ONCE(sock->sk->sk_prot)->sendpage == tcp_sendpage;
 	unsigned int i;
 	int sent = 0, r = 0;
 

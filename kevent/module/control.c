@@ -16,13 +16,6 @@ module_param(max_user_interests, ulong, 0644);
 MODULE_PARM_DESC(max_user_interests,
 		 "interests of one user in all queues; 0: by the memory");
 
-struct kevent_account {
-	struct list_head node;
-	kuid_t uid;
-	unsigned int references;
-	atomic_long_t interests;
-};
-
 static DEFINE_MUTEX(kevent_accounts_mutex);
 static LIST_HEAD(kevent_accounts);
 
@@ -43,11 +36,20 @@ struct kevent_account *kevent_account_get(void)
 	if (account) {
 		account->uid = uid;
 		account->references = 1;
+		INIT_LIST_HEAD(&account->waiting_reads);
 		list_add(&account->node, &kevent_accounts);
 	}
 out:
 	mutex_unlock(&kevent_accounts_mutex);
 	return account;
+}
+
+/* Another reference, of who has one. Context: process. */
+void kevent_account_hold(struct kevent_account *account)
+{
+	mutex_lock(&kevent_accounts_mutex);
+	account->references++;
+	mutex_unlock(&kevent_accounts_mutex);
 }
 
 void kevent_account_put(struct kevent_account *account)

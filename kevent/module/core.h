@@ -11,7 +11,9 @@
  * Locks, outermost first:
  *	kevent_user.consume	mutex: copying entries out
  *	kevent_user.mutex	mutex: the table, changes, tests of sources
+ *	inode lock, shared	of a Unix socket whose operation is tried
  *	kevent_sock_lock	spinlock (poll.c): the table of sockets
+ *	kevent_read_lock	spinlock (sendfile.c): reads by workers
  *	locks of the source	held by the kernel around our callbacks
  *	kevent_user.lock	spinlock, irq-safe: the ring and all lists
  *	kevent_user.wait.lock	within wake-ups
@@ -146,9 +148,18 @@ struct kevent {
 	struct rcu_head rcu;
 };
 
-struct kevent_account;
 struct kevent_op;
 struct kevent_pool;
+
+/* What one user has, in all queues. */
+struct kevent_account {
+	struct list_head node;
+	kuid_t uid;
+	unsigned int references;
+	atomic_long_t interests;	/* and operations */
+	unsigned int reads;		/* with workers; kevent_read_lock */
+	struct list_head waiting_reads;	/* kevent_read.waiting; the same */
+};
 
 #define KEVENT_LANES	2048	/* hash buckets of pending operations */
 
@@ -171,11 +182,11 @@ struct kevent_user {
 	/* Operations; u->mutex. */
 	fl_owner_t files;		/* the opener's table; only compared */
 	struct list_head *lanes;	/* kevent_op.lane, oldest first */
-	unsigned int ops;
+	unsigned int ops;		/* without those on `done` */
 	struct list_head spare;		/* kevent_op.run, to be used again */
 	unsigned int spares;
 	struct list_head starved;	/* kevent_op.run: no buffer in the pool */
-	struct list_head owners;	/* for threads with `files` */
+	struct list_head owners;	/* for threads of the submitter */
 	struct kevent_pool *pools[KEVENT_MAX_POOLS];
 	struct delayed_work run_work;
 
@@ -197,8 +208,8 @@ struct kevent_user {
 	struct list_head reap;		/* finished, to be removed */
 	struct list_head runnable;	/* kevent_op.run: its socket is ready */
 	struct list_head stalled;	/* kevent_op.run: no room in the ring */
-	struct list_head done;		/* kevent_op.run: wait for room, counted
-					 * in ready_count */
+	struct list_head done;		/* kevent_op.run: wait for room */
+	unsigned int done_count;	/* of these; also in ready_count */
 	bool signals_pending;		/* since somebody last looked */
 	unsigned int news;		/* how often each thread had to look for
 					 * what is its own: signals, accepts */
@@ -239,6 +250,7 @@ void kevent_remove(struct kevent *k);
 void kevent_reap(struct kevent_user *u);
 struct kevent *kevent_find(struct kevent_user *u, u64 handle);
 struct kevent_account *kevent_account_get(void);
+void kevent_account_hold(struct kevent_account *account);
 void kevent_account_put(struct kevent_account *account);
 long kevent_account_interests(const struct kevent_account *account);
 bool kevent_account_charge(struct kevent_account *account);
@@ -273,6 +285,7 @@ struct kevent_op {
 	bool hooked;
 	u32 wanted;		/* mask of its direction */
 	fl_owner_t files;	/* of its submitter */
+	const struct cred *cred; /* held, the same's */
 	struct inode *inode;	/* held, of the socket */
 	struct file *file;	/* held, of the socket; NULL for Unix sockets */
 	struct kevent_hook hook;
@@ -289,11 +302,14 @@ struct kevent_op {
 	int read_error;
 	bool by_copy;		/* pages cannot be sent by reference */
 	bool missed;		/* a read did not bring the page */
+	bool ended;		/* a read found the file's end */
 	bool opening;		/* `source` is yet to be opened */
 };
 
 /* What a try returns if neither the result is there nor the socket waited for. */
 #define KEVENT_WAITS	S64_MIN
+/* The result is EAGAIN; -EAGAIN itself asks to wait for the socket. */
+#define KEVENT_AGAIN	(S64_MIN + 1)
 
 static inline bool kevent_is_operation(u8 opcode)
 {

@@ -100,7 +100,8 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 
 	if (tail - u->sq_head > u->sq_entries)
 		return -EINVAL;
-	while (*submitted < count && u->sq_head != tail) {
+	while (*submitted < count && u->sq_head != tail &&
+	       !fatal_signal_pending(current)) {
 		const u64 *from =
 			(const u64 *)&u->sq[u->sq_head & (u->sq_entries - 1)];
 		union {
@@ -412,7 +413,8 @@ static int kevent_copy_out(struct kevent_user *u,
 			   bool *dropped)
 {
 	u32 head = READ_ONCE(u->ring->cq_head);
-	const u32 unread = (u32)READ_ONCE(u->tail) - head;
+	/* Pairs with the release in kevent_show(). */
+	const u32 unread = (u32)smp_load_acquire(&u->tail) - head;
 	int count = 0;
 	u32 i;
 
@@ -595,6 +597,10 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
 		spin_unlock_irq(&u->lock);
 	}
 	kevent_note_flags(u);
+	/* Out of the wait queue before the glance: kevent_op_wake() adds, then
+	 * looks for somebody who waits.
+	 */
+	smp_mb();
 	if ((kevent_available(u) || !list_empty(&u->runnable)) &&
 	    wq_has_sleeper(&u->wait))
 		wake_up(&u->wait);

@@ -121,9 +121,9 @@ static int kevent_is_file(const void *file, struct file *other, unsigned int fd)
 }
 
 /*
- * A descriptor is closed. If it is the last one that the opener has (it ends,
- * executes another program, or has closed all) its operations end: others may
- * have descriptors of the queue still, and must not keep its sockets.
+ * A descriptor is closed. If it is the last one that the opener has (it ends, or
+ * has closed all) its operations end: others may have descriptors of the queue
+ * still, and must not keep its sockets.
  */
 static int kevent_file_flush(struct file *file, fl_owner_t id)
 {
@@ -284,6 +284,22 @@ static long kevent_ioctl(struct file *file, unsigned int command,
 	return kevent_enter_call(u, p);
 }
 
+/*
+ * The opener's memory goes: it ends, or executes another program, which may keep
+ * the descriptor. Nobody can go on with its operations. Context: process.
+ */
+static void kevent_vma_close(struct vm_area_struct *vma)
+{
+	struct kevent_user *u = vma->vm_file->private_data;
+
+	if (!atomic_read(&vma->vm_mm->mm_users) && READ_ONCE(u->ops))
+		mod_delayed_work(kevent_workqueue, &u->run_work, 0);
+}
+
+static const struct vm_operations_struct kevent_vm_operations = {
+	.close = kevent_vma_close,
+};
+
 static int kevent_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct kevent_user *u = file->private_data;
@@ -298,6 +314,7 @@ static int kevent_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EINVAL;
 	kevent_vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
 	kevent_vm_flags_clear(vma, VM_MAYEXEC);
+	vma->vm_ops = &kevent_vm_operations;
 	return remap_vmalloc_range(vma, ring, 0);
 }
 

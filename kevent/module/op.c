@@ -99,9 +99,11 @@ static int kevent_op_woken(wait_queue_entry_t *wait, unsigned int mode,
 
 static bool kevent_is_plain_tcp(struct sock *sk)
 {
+	/* Not with a record layer or a BPF map: those have queues of their own. */
 	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM &&
 	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
-	       !inet_csk_has_ulp(sk);
+	       !inet_csk_has_ulp(sk) &&
+	       !READ_ONCE(sk->sk_user_data);
 }
 
 /* Is there nothing to be read, for sure? A glance. */
@@ -224,13 +226,15 @@ static void kevent_op_release(struct kevent_op *op)
 		fput(op->file);
 	else if (op->inode)
 		iput(op->inode);
+	put_cred(op->cred);
 	list_del_init(&op->lane);
-	u->ops--;
-	kevent_account_uncharge(u->account);
+	WRITE_ONCE(u->ops, u->ops - 1);
 }
 
+/* The object, which was charged until now. Context: any. */
 void kevent_op_free(struct kevent_op *op)
 {
+	kevent_account_uncharge(op->user->account);
 	kmem_cache_free(kevent_op_cache, op);
 }
 
@@ -246,6 +250,7 @@ static void kevent_op_end(struct kevent_op *op, s64 result)
 	    !kevent_show_last(u, op))
 		return; /* it waits for room */
 	if (u->spares < 64) {
+		kevent_account_uncharge(u->account);
 		list_add(&op->run, &u->spare);
 		u->spares++;
 	} else {
@@ -254,9 +259,14 @@ static void kevent_op_end(struct kevent_op *op, s64 result)
 }
 
 static struct list_head *kevent_lane(const struct kevent_user *u,
-				     const struct inode *inode)
+				     const struct inode *inode, bool sends)
 {
-	return &u->lanes[hash_ptr(inode, ilog2(KEVENT_LANES))];
+	return &u->lanes[hash_ptr(inode, ilog2(KEVENT_LANES)) ^ sends];
+}
+
+static struct list_head *kevent_op_lane(const struct kevent_op *op)
+{
+	return kevent_lane(op->user, op->inode, kevent_op_sends(op));
 }
 
 /* The oldest of that socket and direction. */
@@ -266,14 +276,17 @@ static struct kevent_op *kevent_lane_first(const struct kevent_user *u,
 {
 	struct kevent_op *op;
 
-	list_for_each_entry(op, kevent_lane(u, inode), lane)
+	list_for_each_entry(op, kevent_lane(u, inode, sends), lane)
 		if (op->inode == inode && kevent_op_sends(op) == sends)
 			return op;
 	return NULL;
 }
 
-/* Ends it, and lets the next of its lane run. Context: as kevent_op_run(). */
-static void kevent_op_finish(struct kevent_op *op, s64 result)
+/*
+ * Ends it, and lets the next of its lane run, or ends those behind it, too: returns
+ * how many. Context: as kevent_op_run().
+ */
+static unsigned int kevent_op_finish(struct kevent_op *op, s64 result)
 {
 	struct kevent_user *u = op->user;
 	const struct inode *inode = op->inode;
@@ -281,20 +294,24 @@ static void kevent_op_finish(struct kevent_op *op, s64 result)
 	const bool pending = !list_empty(&op->lane);
 	const bool cut = sends && result > 0 && op->total >= 0 &&
 			 result != op->total;
+	unsigned int others = 0;
 	struct kevent_op *next;
 
 	kevent_op_end(op, result);
 	if (!pending)
-		return;
+		return 0;
 	/* Those behind it hold the inode, if there are any. */
 	while ((next = kevent_lane_first(u, inode, sends))) {
 		if (!cut) {
 			if (next->state == KEVENT_OP_QUEUED)
 				kevent_op_yield(next);
-			return;
+			break;
 		}
 		kevent_op_end(next, -ECANCELED);
+		others++;
+		cond_resched();
 	}
+	return others;
 }
 
 /* ---- One try of each kind ---- */
@@ -516,8 +533,10 @@ static s64 kevent_try_connect(struct kevent_op *op, struct socket *sock)
 		return -EFAULT;
 	r = kernel_connect(sock, (struct sockaddr *)&address, op->bytes,
 			   O_NONBLOCK);
+	if (r == -EAGAIN)
+		/* A full backlog (Unix), or no port; neither is announced. */
+		return KEVENT_AGAIN;
 	if (r != -EINPROGRESS)
-		/* A full backlog (Unix) announces nothing. */
 		return r;
 	op->done = 1;
 	return -EAGAIN;
@@ -616,9 +635,13 @@ static s64 kevent_op_try(struct kevent_op *op, struct socket *sock)
 static void kevent_op_run(struct kevent_op *op)
 {
 	struct kevent_user *u = op->user;
+	const struct cred *saved = NULL;
 	bool parked;
 	s64 r;
 
+	/* A worker, or a thread with an identity of its own. */
+	if (op->cred != current_cred())
+		saved = override_creds(op->cred);
 	do {
 		struct socket *sock;
 
@@ -642,9 +665,13 @@ static void kevent_op_run(struct kevent_op *op)
 		if (!op->file)
 			inode_unlock_shared(op->inode);
 	} while (r == -EAGAIN && !parked);
-	if (r == -EAGAIN || r == KEVENT_WAITS) {
+	if (saved)
+		revert_creds(saved);
+	if (r == KEVENT_AGAIN) {
+		kevent_op_finish(op, -EAGAIN);
+	} else if (r == -EAGAIN || r == KEVENT_WAITS) {
 		if (list_empty(&op->lane))
-			list_add_tail(&op->lane, kevent_lane(u, op->inode));
+			list_add_tail(&op->lane, kevent_op_lane(op));
 	} else {
 		kevent_op_finish(op, r);
 	}
@@ -681,6 +708,16 @@ static void kevent_ops_resume(struct kevent_user *u)
 	spin_unlock_irq(&u->lock);
 }
 
+/*
+ * Must the submitter's own process do it? Descriptors are his; and a Unix socket
+ * tells its peer who has connected or sent.
+ */
+static bool kevent_is_owners(const struct kevent_op *op)
+{
+	return op->opcode == KEVENT_OP_ACCEPT ||
+	       (!op->file && kevent_op_sends(op));
+}
+
 /* Context: process with the opener's memory, u->mutex held. */
 void kevent_ops_run(struct kevent_user *u)
 {
@@ -697,8 +734,7 @@ void kevent_ops_run(struct kevent_user *u)
 	list_splice_init(&u->runnable, &ready);
 	while (!list_empty(&ready)) {
 		op = list_first_entry(&ready, struct kevent_op, run);
-		if (op->opcode == KEVENT_OP_ACCEPT &&
-		    op->files != current->files) {
+		if (op->files != current->files && kevent_is_owners(op)) {
 			list_move_tail(&op->run, &u->owners);
 			others = true;
 			continue;
@@ -724,8 +760,16 @@ void kevent_run_work(struct work_struct *work)
 	struct kevent_user *u =
 		container_of(work, struct kevent_user, run_work.work);
 
-	if (list_empty(&u->runnable) || !mmget_not_zero(u->mm))
+	if (!mmget_not_zero(u->mm)) {
+		mutex_lock(&u->mutex);
+		kevent_ops_end(u);
+		mutex_unlock(&u->mutex);
 		return;
+	}
+	if (list_empty(&u->runnable)) {
+		mmput_async(u->mm);
+		return;
+	}
 	kthread_use_mm(u->mm);
 	mutex_lock(&u->mutex);
 	kevent_ops_run(u);
@@ -753,20 +797,25 @@ static unsigned int kevent_cancel_lane(struct list_head *lane,
 				       const struct kevent_sqe *s,
 				       const struct inode *inode)
 {
+	struct kevent_op *op, *next;
 	unsigned int count = 0;
-	struct kevent_op *op;
 
-	/* Ends may cancel others of the lane: from the beginning each time. */
 restart:
-	list_for_each_entry(op, lane, lane) {
+	list_for_each_entry_safe(op, next, lane, lane) {
+		unsigned int others;
 		bool sends;
 
+		cond_resched();
+		if (fatal_signal_pending(current))
+			break;
 		if (!kevent_op_matches(op, s, inode))
 			continue;
 		sends = kevent_op_sends(op) && op->opcode != KEVENT_OP_CONNECT;
-		kevent_op_finish(op, sends && op->done ? op->done : -ECANCELED);
-		count++;
-		goto restart;
+		others = kevent_op_finish(op, sends && op->done ? op->done :
+								  -ECANCELED);
+		count += 1 + (s->events & KEVENT_CANCEL_ANY ? others : 0);
+		if (others) /* `next` is one of them, perhaps */
+			goto restart;
 	}
 	return count;
 }
@@ -789,13 +838,17 @@ void kevent_ops_end(struct kevent_user *u)
 	}
 	spin_lock_irq(&u->lock);
 	list_splice_init(&u->done, &done);
-	list_for_each_entry(op, &done, run)
-		WRITE_ONCE(u->ready_count, u->ready_count - 1);
+	WRITE_ONCE(u->ready_count, u->ready_count - u->done_count);
+	u->done_count = 0;
 	spin_unlock_irq(&u->lock);
-	list_splice_init(&u->spare, &done);
-	u->spares = 0;
-	list_for_each_entry_safe(op, next, &done, run)
+	list_for_each_entry_safe(op, next, &done, run) {
 		kevent_op_free(op);
+		cond_resched();
+	}
+	list_for_each_entry_safe(op, next, &u->spare, run)
+		kmem_cache_free(kevent_op_cache, op);
+	INIT_LIST_HEAD(&u->spare);
+	u->spares = 0;
 }
 
 /* ---- Submitting ---- */
@@ -880,7 +933,9 @@ int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s)
 		if (!file)
 			return -EBADF;
 		inode = file_inode(file);
-		count = kevent_cancel_lane(kevent_lane(u, inode), s, inode);
+		for (i = 0; i < 2; i++)
+			count += kevent_cancel_lane(kevent_lane(u, inode, i), s,
+						    inode);
 		fput(file);
 	} else {
 		for (i = 0; i < KEVENT_LANES; i++)
@@ -912,6 +967,22 @@ static int kevent_op_set_socket(struct kevent_op *op, int fd)
 	return 0;
 }
 
+/*
+ * kernel_accept() makes connections as the kernel's own: those of some protocols
+ * would not hold their network namespace. These make them before.
+ */
+static bool kevent_may_accept(const struct kevent_op *op)
+{
+	const struct sock *sk;
+
+	if (!op->file)
+		return true;
+	sk = sock_from_file(op->file)->sk;
+	return (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
+	       (sk->sk_protocol == IPPROTO_TCP ||
+		sk->sk_protocol == IPPROTO_MPTCP);
+}
+
 static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 {
 	struct kevent_user *u = op->user;
@@ -922,6 +993,8 @@ static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 			     KEVENT_OUT | KEVENT_ERR | KEVENT_HUP :
 			     KEVENT_IN | KEVENT_RDHUP | KEVENT_ERR | KEVENT_HUP;
 	switch (s->opcode) {
+	case KEVENT_OP_ACCEPT:
+		return kevent_may_accept(op) ? 0 : -EOPNOTSUPP;
 	case KEVENT_OP_RECV:
 		if (!(s->events & KEVENT_RECV_POOL)) {
 			op->total = op->bytes;
@@ -953,7 +1026,7 @@ struct kevent_op *kevent_op_alloc(struct kevent_user *u)
 {
 	struct kevent_op *op;
 
-	if (u->ops >= KEVENT_MAX_OPERATIONS ||
+	if (u->ops + READ_ONCE(u->done_count) >= KEVENT_MAX_OPERATIONS ||
 	    !kevent_account_charge(u->account))
 		return NULL;
 	if (u->spares) {
@@ -968,7 +1041,7 @@ struct kevent_op *kevent_op_alloc(struct kevent_user *u)
 			return NULL;
 		}
 	}
-	u->ops++;
+	WRITE_ONCE(u->ops, u->ops + 1);
 	INIT_LIST_HEAD(&op->lane);
 	INIT_LIST_HEAD(&op->run);
 	op->user = u;
@@ -991,6 +1064,7 @@ void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
 	op->handle = s->handle;
 	op->total = -1;
 	op->files = current->files;
+	op->cred = get_current_cred();
 
 	if (!kevent_op_valid(s)) {
 		kevent_op_end(op, -EINVAL);
@@ -1001,6 +1075,10 @@ void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
 		/* It may be a queue, or block. */
 		mutex_unlock(&u->mutex);
 		r = close_fd(s->fd);
+		/* As close(2): it is closed, and cannot be closed again. */
+		if (r == -ERESTARTSYS || r == -ERESTARTNOINTR ||
+		    r == -ERESTARTNOHAND || r == -ERESTART_RESTARTBLOCK)
+			r = -EINTR;
 		mutex_lock(&u->mutex);
 		kevent_op_end(op, r);
 		return;
@@ -1012,7 +1090,7 @@ void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
 		kevent_op_end(op, r);
 	} else if (kevent_lane_first(u, op->inode, kevent_op_sends(op))) {
 		op->state = KEVENT_OP_QUEUED;
-		list_add_tail(&op->lane, kevent_lane(u, op->inode));
+		list_add_tail(&op->lane, kevent_op_lane(op));
 	} else {
 		kevent_op_run(op);
 	}

@@ -134,8 +134,8 @@ static void kevent_show(struct kevent_user *u)
 	u64 tail = u->tail + 1;
 	u32 unread;
 
-	WRITE_ONCE(u->tail, tail);
-	/* The entry's words before the tail that shows it. */
+	/* The entry's words before the tails that show it. */
+	smp_store_release(&u->tail, tail);
 	smp_store_release(&u->ring->cq_tail, (u32)tail);
 	unread = (u32)tail - READ_ONCE(u->ring->cq_head);
 	if (unread > u->high_water && unread <= u->cq_entries)
@@ -264,6 +264,7 @@ bool kevent_show_last(struct kevent_user *u, struct kevent_op *op)
 	shown = !u->ready_count && kevent_write_op(u, op, false);
 	if (!shown) {
 		list_add_tail(&op->run, &u->done);
+		u->done_count++;
 		WRITE_ONCE(u->ready_count, u->ready_count + 1);
 		u->deferred++;
 		kevent_set_flag(u, KEVENT_RING_PENDING);
@@ -303,6 +304,7 @@ void kevent_flush(struct kevent_user *u)
 		if (!kevent_write_op(u, op, false))
 			return;
 		list_del_init(&op->run);
+		u->done_count--;
 		WRITE_ONCE(u->ready_count, u->ready_count - 1);
 		kevent_op_free(op);
 	}

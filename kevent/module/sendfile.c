@@ -4,8 +4,8 @@
  *
  * Pages in the cache go out at once. One that is missing is read by a worker: it
  * starts the reading of a window and waits for its first page, and then the
- * operation goes on. At most KEVENT_READERS of them wait for disks; the
- * operations themselves wait on no thread. Where pages may not be handed out
+ * operation goes on. At most KEVENT_READERS of them wait for the disks of one
+ * user; the operations themselves wait on no thread. Where pages may not be handed out
  * (file systems that check with a server, DAX), or do not come into the cache,
  * the worker reads into a buffer.
  */
@@ -14,27 +14,38 @@
 #include <linux/fadvise.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
+#include <linux/swap.h>
 #include <linux/uaccess.h>
+#include <linux/uio.h>
 #include <net/sock.h>
 
 #include "compat.h"
 #include "core.h"
 
-#define KEVENT_READERS	16
+#define KEVENT_READERS	16		/* of one user, at a time */
+#define KEVENT_ALL_READERS 256
 #define KEVENT_WINDOW	(2 << 20)	/* bytes whose reading is started at once */
 #define KEVENT_COPY	(128 << 10)	/* bytes read into a buffer */
 #define KEVENT_BURST	(4 << 20)	/* bytes sent in one turn */
 #define KEVENT_OPEN_TRIES 100
+/* So that with the header and the trailer it is a number. */
+#define KEVENT_MAX_LENGTH (LLONG_MAX - 2 * (u64)MAX_RW_COUNT)
 #define KEVENT_PAGES	32		/* handed to the socket at a time */
 
 struct kevent_read {
 	struct work_struct work;
+	struct list_head waiting; /* account->waiting_reads; kevent_read_lock */
+	struct kevent_account *account; /* held, once it is queued */
 	struct kevent_op *op;	/* NULL: nobody wants it; kevent_read_lock */
 	struct file *file;	/* held */
+	const struct cred *cred; /* held, of the submitter; it reads as he may */
+	struct mem_cgroup *memcg; /* held, his */
 	loff_t at;
 	char *data;		/* of a copy */
 	size_t room;
@@ -42,7 +53,6 @@ struct kevent_read {
 
 	/* Or it opens a file. */
 	char *name;
-	const struct cred *cred;
 };
 
 static DEFINE_SPINLOCK(kevent_read_lock);
@@ -54,12 +64,45 @@ static void kevent_read_free(struct kevent_read *read)
 {
 	if (!read)
 		return;
-	fput(read->file);
+	if (read->file)
+		fput(read->file);
 	kvfree(read->data);
 	kfree(read->name);
-	if (read->cred)
-		put_cred(read->cred);
+	put_cred(read->cred);
+	mem_cgroup_put(read->memcg);
+	if (read->account)
+		kevent_account_put(read->account);
 	kfree(read);
+}
+
+/* Context: process with the submitter's memory. */
+static struct kevent_read *kevent_read_alloc(const struct kevent_op *op)
+{
+	struct kevent_read *read = kzalloc(sizeof(*read), GFP_KERNEL_ACCOUNT);
+
+	if (!read)
+		return NULL;
+	INIT_LIST_HEAD(&read->waiting);
+	read->cred = get_cred(op->cred);
+	read->memcg = get_mem_cgroup_from_mm(current->mm);
+	return read;
+}
+
+/* A worker has ended, or was never begun: the next one's turn. Context: process,
+ * kevent_read_lock held.
+ */
+static void kevent_read_next(struct kevent_account *account)
+{
+	struct kevent_read *read =
+		list_first_entry_or_null(&account->waiting_reads,
+					 struct kevent_read, waiting);
+
+	if (!read) {
+		account->reads--;
+		return;
+	}
+	list_del_init(&read->waiting);
+	queue_work(kevent_readers, &read->work);
 }
 
 /* May the pages in the cache be handed out without asking the file system? */
@@ -101,16 +144,47 @@ static struct file *kevent_open_beneath(struct file *directory,
 		r = -EAGAIN;
 	else
 		r = path_permission(&path, MAY_READ | MAY_OPEN);
-	file = r ? ERR_PTR(r) : dentry_open(&path, O_RDONLY | O_LARGEFILE,
-					    current_cred());
+	/* A lease, which would be waited for, is EAGAIN. */
+	file = r ? ERR_PTR(r) :
+		   dentry_open(&path,
+			       O_RDONLY | O_LARGEFILE |
+				       (flags & LOOKUP_CACHED ? O_NONBLOCK : 0),
+			       current_cred());
 	path_put(&path);
+	if (IS_ERR(file))
+		return file;
+	file->f_flags &= ~O_NONBLOCK; /* nobody else has it yet */
+	r = kevent_opened(file);
+	if (r) {
+		fput(file);
+		return ERR_PTR(r);
+	}
 	return file;
+}
+
+/*
+ * As kernel_read(), but by way of the page cache in any case: a direct read wants
+ * other memory. Context: process.
+ */
+static ssize_t kevent_read_some(struct file *file, void *to, size_t bytes,
+				loff_t at)
+{
+	struct kvec vec = { to, bytes };
+	struct iov_iter iter;
+	struct kiocb kiocb;
+
+	if (!file->f_op->read_iter || !(file->f_mode & FMODE_CAN_READ))
+		return -EINVAL;
+	init_sync_kiocb(&kiocb, file);
+	kiocb.ki_flags &= ~IOCB_DIRECT;
+	kiocb.ki_pos = at;
+	iov_iter_kvec(&iter, ITER_DEST, &vec, 1, bytes);
+	return file->f_op->read_iter(&kiocb, &iter);
 }
 
 /* What a lookup in a worker brings; NULL and `got` if it fails. */
 static struct file *kevent_open_work(struct kevent_read *read)
 {
-	const struct cred *saved = override_creds(read->cred);
 	int tries = KEVENT_OPEN_TRIES;
 	struct file *file;
 
@@ -118,7 +192,6 @@ static struct file *kevent_open_work(struct kevent_read *read)
 	do {
 		file = kevent_open_beneath(read->file, read->name, 0);
 	} while (PTR_ERR(file) == -EAGAIN && --tries);
-	revert_creds(saved);
 	if (!IS_ERR(file))
 		return file;
 	read->got = tries ? PTR_ERR(file) : -EXDEV;
@@ -130,22 +203,26 @@ static void kevent_read_work(struct work_struct *work)
 {
 	struct kevent_read *read =
 		container_of(work, struct kevent_read, work);
+	const struct cred *saved = override_creds(read->cred);
+	struct mem_cgroup *memcg = set_active_memcg(read->memcg);
 	struct file *opened = NULL;
-	loff_t at = read->at;
 	struct kevent_op *op;
 	char byte;
 
 	if (read->name) {
 		opened = kevent_open_work(read);
 	} else if (read->data) {
-		read->got = kernel_read(read->file, read->data, read->room,
-					&at);
+		read->got = kevent_read_some(read->file, read->data,
+					     read->room, read->at);
 	} else {
-		vfs_fadvise(read->file, at, KEVENT_WINDOW,
+		vfs_fadvise(read->file, read->at, KEVENT_WINDOW,
 			    POSIX_FADV_WILLNEED);
-		read->got = kernel_read(read->file, &byte, 1, &at);
+		read->got = kevent_read_some(read->file, &byte, 1, read->at);
 	}
+	set_active_memcg(memcg);
+	revert_creds(saved);
 	spin_lock(&kevent_read_lock);
+	kevent_read_next(read->account);
 	op = read->op;
 	if (op) {
 		op->read = NULL;
@@ -160,6 +237,9 @@ static void kevent_read_work(struct work_struct *work)
 		} else if (read->data && read->got) {
 			op->buffer = read;
 			read = NULL;
+		} else if (read->data) {
+			/* Sooner than its size says. */
+			op->ended = true;
 		}
 		kevent_op_wake(op);
 	}
@@ -183,19 +263,58 @@ static bool kevent_read_busy(struct kevent_op *op)
 /* Nothing of a read comes to `op` any more. Context: process, user->mutex held. */
 void kevent_read_detach(struct kevent_op *op)
 {
+	struct kevent_read *read, *unwanted = NULL;
+
 	spin_lock(&kevent_read_lock);
-	if (op->read)
-		op->read->op = NULL;
+	read = op->read;
 	op->read = NULL;
+	if (read) {
+		read->op = NULL;
+		if (!list_empty(&read->waiting)) {
+			list_del_init(&read->waiting);
+			unwanted = read;
+		} else if (cancel_work(&read->work)) {
+			kevent_read_next(read->account);
+			unwanted = read;
+		}
+	}
 	spin_unlock(&kevent_read_lock);
+	kevent_read_free(unwanted);
 	kevent_read_free(op->buffer);
 	op->buffer = NULL;
+}
+
+/* Gives it to a worker, in its turn. Context: process, user->mutex held. */
+static void kevent_read_queue(struct kevent_op *op, struct kevent_read *read)
+{
+	struct kevent_account *account = op->user->account;
+
+	INIT_WORK(&read->work, kevent_read_work);
+	kevent_account_hold(account);
+	read->account = account;
+	read->op = op;
+	op->read = read;
+	op->reads = true;
+	op->data[0]++;
+	if (!op->opening) {
+		/* What the socket says meanwhile does not matter. */
+		while (!kevent_op_sleep(op))
+			;
+	}
+	spin_lock(&kevent_read_lock);
+	if (account->reads < KEVENT_READERS) {
+		account->reads++;
+		queue_work(kevent_readers, &read->work);
+	} else {
+		list_add_tail(&read->waiting, &account->waiting_reads);
+	}
+	spin_unlock(&kevent_read_lock);
 }
 
 /* Has a worker read. Context: process, user->mutex held. */
 static s64 kevent_read_start(struct kevent_op *op, loff_t at, u64 left)
 {
-	struct kevent_read *read = kzalloc(sizeof(*read), GFP_KERNEL_ACCOUNT);
+	struct kevent_read *read = kevent_read_alloc(op);
 
 	if (!read)
 		return -ENOMEM;
@@ -203,38 +322,31 @@ static s64 kevent_read_start(struct kevent_op *op, loff_t at, u64 left)
 		read->room = min_t(u64, left, KEVENT_COPY);
 		read->data = kvmalloc(read->room, GFP_KERNEL_ACCOUNT);
 		if (!read->data) {
-			kfree(read);
+			kevent_read_free(read);
 			return -ENOMEM;
 		}
 	}
-	INIT_WORK(&read->work, kevent_read_work);
-	read->op = op;
 	read->file = get_file(op->source);
 	read->at = at;
-	op->read = read;
-	op->reads = true;
-	op->data[0]++;
-	/* What the socket says meanwhile does not matter. */
-	while (!kevent_op_sleep(op))
-		;
-	queue_work(kevent_readers, &read->work);
+	kevent_read_queue(op, read);
 	return KEVENT_WAITS;
 }
 
 /* ---- Sending ---- */
 
 /*
- * Sends pages that are in the cache from `at` on. -ENODATA: the first is not.
- * Context: as kevent_try_sendfile().
+ * Sends pages that are in the cache from `at` on. -ENODATA: the first is not; 0:
+ * the file has ended. Context: as kevent_try_sendfile().
  */
 static int kevent_send_cached(struct kevent_op *op, struct socket *sock,
 			      loff_t at, u64 left, bool more)
 {
 	struct address_space *mapping = op->source->f_mapping;
 	struct bio_vec pages[KEVENT_PAGES];
-	size_t bytes = 0;
-	unsigned int n;
-	int r;
+	size_t bytes = 0, rest;
+	unsigned int n, used;
+	loff_t size;
+	int r = 0;
 
 	for (n = 0; n < KEVENT_PAGES && bytes < left; n++) {
 		const pgoff_t index = (at + bytes) >> PAGE_SHIFT;
@@ -243,10 +355,12 @@ static int kevent_send_cached(struct kevent_op *op, struct socket *sock,
 
 		if (!folio)
 			break;
-		if (!folio_test_uptodate(folio)) {
+		if (!folio_test_uptodate(folio) ||
+		    PageHWPoison(folio_file_page(folio, index))) {
 			folio_put(folio);
 			break;
 		}
+		folio_mark_accessed(folio);
 		pages[n].bv_page = folio_file_page(folio, index);
 		pages[n].bv_offset = offset;
 		pages[n].bv_len = min_t(u64, PAGE_SIZE - offset, left - bytes);
@@ -254,7 +368,21 @@ static int kevent_send_cached(struct kevent_op *op, struct socket *sock,
 	}
 	if (!n)
 		return -ENODATA;
-	r = kevent_send_pages(sock, pages, n, bytes, more || bytes < left);
+	/* After the pages were found: what a truncation clears lies behind it. */
+	size = i_size_read(mapping->host);
+	rest = size > at ? min_t(u64, bytes, size - at) : 0;
+	if (rest < bytes) {
+		bytes = rest;
+		left = rest;
+		more = false;
+	}
+	for (used = 0; rest; used++) {
+		pages[used].bv_len = min_t(size_t, pages[used].bv_len, rest);
+		rest -= pages[used].bv_len;
+	}
+	if (used)
+		r = kevent_send_pages(sock, pages, used, bytes,
+				      more || bytes < left);
 	while (n)
 		put_page(pages[--n].bv_page);
 	return r;
@@ -293,16 +421,16 @@ static s64 kevent_send_file(struct kevent_op *op, struct socket *sock,
 		/* Woken by the socket. */
 		return kevent_op_sleep(op) ? KEVENT_WAITS : -ERESTART;
 	}
-	if (at >= size)
+	if (at >= size || op->ended)
 		return 0;
-	if (op->buffer)
-		return kevent_send_buffer(op, sock, at, left, more);
-	if (op->read_error)
-		return op->read_error;
 	if (left > size - at) {
 		left = size - at;
 		more = false; /* the trailer will not be sent */
 	}
+	if (op->buffer)
+		return kevent_send_buffer(op, sock, at, left, more);
+	if (op->read_error)
+		return op->read_error;
 	if (!op->by_copy) {
 		r = kevent_send_cached(op, sock, at, left, more);
 		if (r != -ENODATA) {
@@ -327,6 +455,8 @@ static int kevent_source_set(struct kevent_op *op)
 	op->data[1] = op->opening ? size : 0;
 	if (op->length == U64_MAX)
 		op->length = size > offset ? size - offset : 0;
+	if (op->length > KEVENT_MAX_LENGTH)
+		return -EOVERFLOW;
 	op->total = op->length + parts->header_bytes + parts->trailer_bytes;
 	/* Locks, security modules, fanotify: asked once, for all of it. */
 	r = rw_verify_area(READ, op->source, &offset,
@@ -423,45 +553,36 @@ static int kevent_open_start(struct kevent_op *op, u64 address)
 		return -EFAULT;
 	if (path.flags || path.reserved[0] || path.reserved[1])
 		return -EINVAL;
-	read = kzalloc(sizeof(*read), GFP_KERNEL_ACCOUNT);
+	read = kevent_read_alloc(op);
 	if (!read)
 		return -ENOMEM;
 	read->name = strndup_user(u64_to_user_ptr(path.path), PATH_MAX);
 	if (IS_ERR(read->name)) {
 		r = PTR_ERR(read->name);
-		kfree(read);
+		read->name = NULL;
 		/* Of a string that is too long it says EINVAL. */
-		return r == -EINVAL ? -ENAMETOOLONG : r;
+		if (r == -EINVAL)
+			r = -ENAMETOOLONG;
+		goto free;
 	}
 	read->file = fget_raw(path.directory);
 	r = -EBADF;
 	if (!read->file)
-		goto fail;
+		goto free;
 	r = -ENOTDIR;
 	if (!d_can_lookup(read->file->f_path.dentry))
-		goto fail_file;
+		goto free;
 	file = kevent_open_beneath(read->file, read->name, LOOKUP_CACHED);
 	op->opening = true;
-	if (PTR_ERR(file) != -EAGAIN) {
-		kevent_read_free(read);
-		if (IS_ERR(file))
-			return PTR_ERR(file);
-		op->source = file;
+	if (PTR_ERR(file) == -EAGAIN) {
+		kevent_read_queue(op, read);
 		return 0;
 	}
-	INIT_WORK(&read->work, kevent_read_work);
-	read->cred = get_current_cred();
-	read->op = op;
-	op->read = read;
-	op->reads = true;
-	op->data[0]++;
-	queue_work(kevent_readers, &read->work);
-	return 0;
-fail_file:
-	fput(read->file);
-fail:
-	kfree(read->name);
-	kfree(read);
+	r = PTR_ERR_OR_ZERO(file);
+	if (!r)
+		op->source = file;
+free:
+	kevent_read_free(read);
 	return r;
 }
 
@@ -489,7 +610,7 @@ int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s)
 		return -EINVAL;
 	if (parts->header_bytes > MAX_RW_COUNT ||
 	    parts->trailer_bytes > MAX_RW_COUNT ||
-	    (!all && op->length > LLONG_MAX - 2 * (u64)MAX_RW_COUNT))
+	    (!all && op->length > KEVENT_MAX_LENGTH))
 		return -EINVAL;
 	if (s->opcode == KEVENT_OP_SENDFILE_PATH)
 		return kevent_open_start(op, s->arg[3]);
@@ -507,7 +628,7 @@ int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s)
 int kevent_read_init(void)
 {
 	kevent_readers = alloc_workqueue("kevent_read", WQ_UNBOUND,
-					 KEVENT_READERS);
+					 KEVENT_ALL_READERS);
 	return kevent_readers ? 0 : -ENOMEM;
 }
 

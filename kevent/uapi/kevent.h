@@ -202,8 +202,17 @@ enum kevent_opcode {
 	 * can carry the queue itself, and their operations end by CANCEL or when
 	 * the socket wakes them after its close (EBADF). All end without an
 	 * entry when the process that opened the queue has closed its last
-	 * descriptor of it, ends, or executes another program, even if others
-	 * have descriptors still.
+	 * descriptor of it, ends, or (if the ring is mapped) executes another
+	 * program, even if others have descriptors still.
+	 *
+	 * Operations act with the credentials of the thread that submitted them.
+	 * Those that send on a Unix socket or connect one tell the peer which
+	 * process did so: they are done by KEVENT_ENTER alone, as is ACCEPT, of
+	 * a thread with the submitter's table of descriptors; the ring's PENDING
+	 * flag, and poll(2), say when. The hooks of security modules for
+	 * accept(2), connect(2) and shutdown(2) are not open to modules, and are
+	 * not asked (those for sending, receiving and opening are): who confines
+	 * a process by them must keep it from /dev/kevent.
 	 */
 
 	/*
@@ -212,11 +221,15 @@ enum kevent_opcode {
 	 * made by KEVENT_ENTER alone, of a thread with the table of descriptors
 	 * of the one that submitted. With KEVENT_MULTISHOT again and again;
 	 * where there is no descriptor left (EMFILE, ENFILE) it ends and the
-	 * connection stays in the backlog.
+	 * connection stays in the backlog. Of TCP, MPTCP and Unix sockets
+	 * (EOPNOTSUPP).
 	 */
 	KEVENT_OP_ACCEPT	= 16,
 
-	/* arg[0]: address of a sockaddr, arg[1]: its bytes; connect(2). */
+	/*
+	 * arg[0]: address of a sockaddr, arg[1]: its bytes; connect(2). EAGAIN:
+	 * the backlog of a Unix listener is full, which is not waited for.
+	 */
 	KEVENT_OP_CONNECT	= 17,
 
 	/*
@@ -273,7 +286,7 @@ enum kevent_opcode {
 	 * Ends operations of this queue with that user_data (arg[0]) or with
 	 * KEVENT_CANCEL_ANY all, on the socket `fd`, or if `fd` is -1 (slower) on
 	 * all. Each makes its last entry, with ECANCELED or what it has done.
-	 * result: how many, or ENOENT.
+	 * result: how many were so named, or ENOENT.
 	 */
 	KEVENT_OP_CANCEL	= 24,
 };
@@ -307,7 +320,7 @@ struct kevent_parts {
 /* Of KEVENT_OP_SENDFILE_PATH. */
 struct kevent_path {
 	__u64	path;		/* address of a string, at most 4095 bytes and NUL */
-	__s32	directory;	/* descriptor, as of openat(2), and never above it */
+	__s32	directory;	/* descriptor; nothing above it is found */
 	__u32	flags;		/* 0 */
 	__u64	reserved[2];	/* 0 */
 };

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Network AIO: operations in the submission ring, their results in the other.
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -22,117 +20,10 @@
 
 #include "kevent/vm/tests/fixture.h"
 #include "kevent/vm/tests/hostile.h"
+#include "kevent/vm/tests/naio_fixture.h"
 
 namespace kevent::raw {
 namespace {
-
-kevent_sqe Operation(uint8_t opcode, int fd, uint64_t user_data, uint64_t a = 0,
-                     uint64_t b = 0) {
-  kevent_sqe sqe = Change(opcode);
-  sqe.fd = fd;
-  sqe.user_data = user_data;
-  sqe.arg[0] = a;
-  sqe.arg[1] = b;
-  return sqe;
-}
-
-kevent_sqe Recv(int fd, void* buffer, size_t bytes, uint64_t user_data) {
-  return Operation(KEVENT_OP_RECV, fd, user_data, Address(buffer), bytes);
-}
-
-kevent_sqe SendOf(int fd, const std::string& text, uint64_t user_data) {
-  return Operation(KEVENT_OP_SEND, fd, user_data, Address(text.data()),
-                   text.size());
-}
-
-kevent_sqe Sendfile(int fd, int file, uint64_t offset, uint64_t length,
-                    const kevent_parts* parts, uint64_t user_data) {
-  kevent_sqe sqe = Operation(KEVENT_OP_SENDFILE, fd, user_data, offset, length);
-  sqe.arg[2] = Address(parts);
-  sqe.arg[3] = static_cast<uint64_t>(file);
-  return sqe;
-}
-
-kevent_parts Parts(const std::string& header, const std::string& trailer) {
-  kevent_parts parts = {};
-  parts.header = Address(header.data());
-  parts.header_bytes = header.size();
-  parts.trailer = Address(trailer.data());
-  parts.trailer_bytes = trailer.size();
-  return parts;
-}
-
-std::string Content(size_t size, uint32_t seed = 1) {
-  std::string text(size, '\0');
-  for (size_t i = 0; i < size; ++i) {
-    text[i] = static_cast<char>((i + i / 4096 * 7 + seed) % 251);
-  }
-  return text;
-}
-
-// A file on the disk, and one in memory.
-class TestFile {
- public:
-  TestFile(const std::string& folder, const std::string& content) {
-    std::string path = folder + "/file-XXXXXX";
-    fd_.Reset(mkostemp(path.data(), O_CLOEXEC));
-    EXPECT_TRUE(static_cast<bool>(fd_));
-    unlink(path.c_str());
-    EXPECT_EQ(static_cast<ssize_t>(content.size()),
-              write(fd_.get(), content.data(), content.size()));
-  }
-  int fd() const { return fd_.get(); }
-  void MakeCold() {
-    ASSERT_EQ(0, fsync(fd()));
-    ASSERT_EQ(0, posix_fadvise(fd(), 0, 0, POSIX_FADV_DONTNEED));
-  }
-
- private:
-  Fd fd_;
-};
-
-std::string ReadAll(int fd, size_t size) {
-  std::string text(size, '\0');
-  size_t got = 0;
-  while (got < size) {
-    const ssize_t n = read(fd, text.data() + got, size - got);
-    if (n <= 0) break;
-    got += static_cast<size_t>(n);
-  }
-  text.resize(got);
-  return text;
-}
-
-class NaioTest : public QueueTest {
- protected:
-  void SetUp() override {
-    QueueTest::SetUp();
-    ASSERT_TRUE(queue().setup().features & KEVENT_FEATURE_NAIO);
-  }
-  void Submit(const kevent_sqe& sqe) {
-    ASSERT_TRUE(queue().Put(sqe));
-    uint32_t submitted = 0;
-    ASSERT_GE(queue().Submit(1, &submitted), 0);
-    ASSERT_EQ(1u, submitted);
-  }
-  kevent_entry ExpectResult(uint64_t user_data, int64_t result,
-                            bool more = false) {
-    kevent_entry entry = Next();
-    EXPECT_EQ(uint16_t{KEVENT_SOURCE_OPERATION}, entry.source)
-        << Describe(entry);
-    EXPECT_EQ(user_data, entry.user_data) << Describe(entry);
-    EXPECT_EQ(result, entry.result) << Describe(entry);
-    EXPECT_EQ(more, (entry.flags & KEVENT_ENTRY_MORE) != 0);
-    EXPECT_EQ(!more, (entry.flags & KEVENT_ENTRY_DONE) != 0);
-    return entry;
-  }
-  int64_t ResultOf(const kevent_sqe& sqe) {
-    Submit(sqe);
-    kevent_entry entry = Next();
-    EXPECT_EQ(sqe.user_data, entry.user_data) << Describe(entry);
-    return entry.result;
-  }
-};
 
 // ---- recv ----
 
@@ -919,147 +810,6 @@ TEST_F(NaioTest, BadInput) {
   EXPECT_EQ(-EOPNOTSUPP, queue().Make(&control));
 }
 
-// ---- Life and death ----
-
-int Threads() {
-  int count = 0;
-  DIR* dir = opendir("/proc");
-  while (dirent* entry = readdir(dir)) {
-    if (atoi(entry->d_name) <= 0) continue;
-    const std::string tasks = std::string("/proc/") + entry->d_name + "/task";
-    if (DIR* inner = opendir(tasks.c_str())) {
-      while (readdir(inner)) ++count;
-      closedir(inner);
-      count -= 2;
-    }
-  }
-  closedir(dir);
-  return count;
-}
-
-TEST_F(NaioTest, PendingOperationsCostNoThread) {
-  // Proof (b): 10,000 recvs that wait and 1,000 sendfiles that are stuck.
-  constexpr int kRecvs = 10'000, kFiles = 1'000;
-  rlimit limit = {};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max =
-      std::max<rlim_t>(limit.rlim_max, 2 * (kRecvs + kFiles) + 1000);
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) GTEST_SKIP() << "descriptors";
-  const char* folder = getenv("TEST_TMPDIR");
-  TestFile file(folder ? folder : "/tmp", Content(4 << 20));
-  const int before = Threads();
-  std::vector<Pair> pairs;
-  std::vector<char> buffers(kRecvs);
-  for (int i = 0; i < kRecvs; ++i) {
-    pairs.push_back(SocketPair(SOCK_STREAM));
-    Submit(Recv(pairs.back().ours.get(), &buffers[static_cast<size_t>(i)], 1,
-                static_cast<uint64_t>(i)));
-  }
-  for (int i = 0; i < kFiles; ++i) {
-    pairs.push_back(SocketPair(SOCK_STREAM));
-    Submit(Sendfile(pairs.back().ours.get(), file.fd(), 0, 4 << 20, nullptr,
-                    1'000'000));
-  }
-  ExpectNothing();
-  EXPECT_LE(Threads(),
-            before + static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
-  // All are alive.
-  for (int i = 0; i < kRecvs; i += 97) {
-    Send(pairs[static_cast<size_t>(i)].peer.get(), "y");
-    ExpectResult(static_cast<uint64_t>(i), 1);
-  }
-}
-
-TEST_F(NaioTest, KilledWithSendfilesUnderWay) {
-  const char* folder = getenv("TEST_TMPDIR");
-  TestFile file(folder ? folder : "/tmp", Content(8 << 20));
-  file.MakeCold();
-  std::vector<Pair> pairs;
-  for (int i = 0; i < 1000; ++i) {
-    pairs.push_back(i % 2 ? TcpPair() : SocketPair(SOCK_STREAM));
-  }
-  int ready[2];
-  ASSERT_EQ(0, pipe2(ready, O_CLOEXEC));
-  Child child([&] {
-    Queue own;
-    CHILD_CHECK(own.Open({4096, 1024, 0}) == 0);
-    for (Pair& pair : pairs) {
-      CHILD_CHECK(own.Put(
-          Sendfile(pair.ours.get(), file.fd(), 0, 8 << 20, nullptr, 1)));
-    }
-    CHILD_CHECK(own.Submit(1000) >= 0);
-    CHILD_CHECK(write(ready[1], "x", 1) == 1);
-    for (;;) own.Wait(1, -1);
-  });
-  ReadExactly(ready[0], 1);
-  child.Kill(SIGKILL);
-  child.Wait();
-  // Only our own descriptors hold the sockets now.
-  for (Pair& pair : pairs) {
-    pair.ours.Reset();
-    Drain(pair.peer.get());
-    EXPECT_TRUE(AtEnd(pair.peer.get()));
-  }
-  close(ready[0]);
-  close(ready[1]);
-}
-
-TEST_F(NaioTest, AChildThatKeepsTheQueueKeepsNoSocket) {
-  // The opener ends while a child of it still has the descriptor.
-  Pair pair = TcpPair();
-  int hold[2], ready[2];
-  ASSERT_EQ(0, pipe(hold));
-  ASSERT_EQ(0, pipe(ready));
-  Child child([&] {
-    Queue own;
-    CHILD_CHECK(own.Open() == 0);
-    static char buffer[8];
-    CHILD_CHECK(own.Put(Recv(pair.ours.get(), buffer, 8, 1)));
-    CHILD_CHECK(own.Submit(1) >= 0);
-    pair.peer.Reset();
-    const pid_t pid = fork();
-    if (pid == 0) {
-      pair.ours.Reset();
-      close(hold[1]);
-      char byte;
-      CHILD_CHECK(write(ready[1], "x", 1) == 1);
-      static_cast<void>(!read(hold[0], &byte, 1));
-      _exit(0);
-    }
-  });
-  ReadExactly(ready[0], 1);
-  EXPECT_CHILD_OK(child);
-  pair.ours.Reset();
-  EXPECT_TRUE(AtEnd(pair.peer.get()));
-  for (int fd : {hold[0], hold[1], ready[0], ready[1]}) close(fd);
-}
-
-TEST_F(NaioTest, AUnixSocketThatCarriesTheQueueIsNotHeld) {
-  // A circle: the queue waits for the socket in which it lies.
-  Pair pair = SocketPair(SOCK_STREAM);
-  Queue own;
-  ASSERT_EQ(0, own.Open());
-  char buffer[8];
-  ASSERT_TRUE(own.Put(Recv(pair.peer.get(), buffer, 8, 1)));
-  ASSERT_GE(own.Submit(1), 0);
-  char byte = 'q';
-  iovec iov = {&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &iov;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int fd = own.fd();
-  memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  ASSERT_EQ(1, sendmsg(pair.ours.get(), &message, 0));
-  // The bed notices if the module cannot be unloaded after this.
-}
-
 TEST_F(NaioTest, MoreResultsThanTheRingHolds) {
   Reopen({8, 64, 0});
   std::vector<Pair> pairs;
@@ -1077,23 +827,6 @@ TEST_F(NaioTest, MoreResultsThanTheRingHolds) {
   }
   EXPECT_EQ(50u, seen.size());
   ExpectNothing();
-}
-
-TEST_F(NaioTest, ClosedWithOperationsUnderWay) {
-  // Nothing is written into the memory afterwards.
-  for (int round = 0; round < 50; ++round) {
-    Pair pair = TcpPair();
-    char buffer[8] = "before";
-    {
-      Queue own;
-      ASSERT_EQ(0, own.Open({16, 16, 0}));
-      ASSERT_TRUE(own.Put(Recv(pair.ours.get(), buffer, 8, 1)));
-      ASSERT_GE(own.Submit(1), 0);
-    }
-    Send(pair.peer.get(), "after");
-    ASSERT_TRUE(WaitPoll(pair.ours.get(), POLLIN));
-    EXPECT_STREQ("before", buffer);
-  }
 }
 
 }  // namespace
