@@ -197,6 +197,7 @@ void Core::Accept(Operation* op) {
   op->q.done = 0;
   op->q.bits = 0;
   op->q.started = 0;
+  ++stats_.submitted_by_opcode[static_cast<size_t>(op->opcode)];
   if (op->opcode == Opcode::kSendfile) static_cast<SendfileOp*>(op)->s = {};
   if (op->opcode != Opcode::kClose) {
     ListOf(op, Get(op->fd))->PushBack(op);

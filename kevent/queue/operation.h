@@ -27,6 +27,8 @@ enum class Opcode : uint8_t {
   kPost,
 };
 
+inline constexpr size_t kOpcodes = 8;
+
 enum OperationFlags : uint16_t {
   kOpMultishot = 1u << 0,
   // accept, recv from a pool: one entry for each connection or piece of data,

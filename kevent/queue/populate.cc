@@ -14,6 +14,8 @@
 #include <atomic>
 #include <system_error>
 
+#include "kevent/queue/timers.h"
+
 namespace kevent::internal {
 namespace {
 
@@ -150,7 +152,9 @@ void Populator::Work() {
     if (!head_) tail_ = nullptr;
     --queued_;
     lock.unlock();
+    const int64_t start = NowNs(CLOCK_MONOTONIC);
     Do(job, scratch.get());
+    job->took_ns = NowNs(CLOCK_MONOTONIC) - start;
     done_(context_, job);
     lock.lock();
   }

@@ -34,6 +34,7 @@ struct PopulateJob {
   int64_t length = 0;
   int64_t result = 0;
   // Reading: 0. With a socket: what sendfile(2) returned, or negative errno.
+  int64_t took_ns = 0;
 };
 
 class Populator {

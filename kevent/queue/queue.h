@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -109,9 +110,14 @@ class Queue {
     uint64_t entries = 0;    // taken
     uint64_t enters = 0;     // calls of Enter
     uint64_t waits = 0;      // system calls that waited for or polled events
+    uint64_t sleeps = 0;     // of these, those that were allowed to wait
+    uint64_t wakes = 0;      // calls of Enter that Wake ended early
     uint64_t submitted = 0;  // operations
+    std::array<uint64_t, kOpcodes> submitted_by_opcode = {};
+    // By the number of their Opcode, links and posts included.
     uint64_t completed_inline = 0;  // within Submit
     uint64_t cold_sendfiles = 0;  // windows that had to be read off the thread
+    uint64_t populate_ns = 0;     // how long reading them took, added up
     uint64_t overflow_deferred =
         0;  // entries that found the ring full and waited
     uint32_t ring_high_water = 0;

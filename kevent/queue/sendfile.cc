@@ -191,6 +191,7 @@ void Core::RunPopulated() {
     int64_t result = job->result;
     bool by_thread = job->socket >= 0;
     int64_t end = job->offset + job->length;
+    stats_.populate_ns += static_cast<uint64_t>(job->took_ns);
     populator_.Put(job);
     if (op) {
       op->s.job = nullptr;

@@ -168,6 +168,7 @@ void Core::RunPosts() {
   while (oldest) {
     PostOp* next = oldest->next_posted;
     ++operations_;
+    ++stats_.submitted_by_opcode[static_cast<size_t>(Opcode::kPost)];
     oldest->q.state = State::kDone;
     oldest->q.done = 0;
     PushCompletion(oldest);
@@ -178,6 +179,12 @@ void Core::RunPosts() {
 void Core::Wake() {
   woken_.store(true);
   WakeEngine();
+}
+
+bool Core::TakeWake() {
+  if (!woken_.exchange(false)) return false;
+  ++stats_.wakes;
+  return true;
 }
 
 int64_t Core::PollTimeout(int64_t now, int64_t deadline) {
@@ -218,7 +225,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
       n += TakeLocked(out.subspan(n), true);
       now = NowNs(CLOCK_MONOTONIC);
       if (n >= min || now >= deadline || (n > 0 && now >= min_deadline)) break;
-      if (woken_.exchange(false)) break;
+      if (TakeWake()) break;
       Follow(&lock, n > 0 ? std::min(deadline, min_deadline) : deadline);
       continue;
     }
@@ -242,7 +249,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
       }
       break;
     }
-    if (woken_.exchange(false)) break;
+    if (TakeWake()) break;
     now = NowNs(CLOCK_MONOTONIC);
     if (now >= deadline || (n > 0 && now >= min_deadline)) break;
   }
@@ -260,6 +267,7 @@ int Core::Look(std::unique_lock<std::mutex>* lock, int64_t timeout, int64_t now,
     if (posted_.load() || woken_.load()) timeout = 0;
   }
   ++stats_.waits;
+  if (timeout != 0) ++stats_.sleeps;
   int r;
   if (many_threads_) {
     leader_ = true;

@@ -203,6 +203,8 @@ TEST_P(EnterTest, WakeEndsOneWait) {
   queue().Wake();
   Post();
   EXPECT_EQ(1, EnterToItsEnd(4, Until(-1, 3))) << "early, with what is there";
+  EXPECT_EQ(2u, queue().stats().wakes);
+  EXPECT_GE(queue().stats().sleeps, 1u);
 }
 
 class WithHandler {

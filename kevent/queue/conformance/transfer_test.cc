@@ -576,7 +576,13 @@ TEST_P(SubmitTest, AnOperationMayBeUsedAgain) {
     ASSERT_EQ(static_cast<int64_t>(text.size()), ResultOf(send));
     ASSERT_EQ(text, PeerRead(pair.peer, text.size()));
   }
-  EXPECT_EQ(queue().stats().submitted, 400u);
+  const Queue::Stats stats = queue().stats();
+  EXPECT_EQ(stats.submitted, 400u);
+  for (size_t i = 0; i < kOpcodes; ++i) {
+    const auto opcode = static_cast<Opcode>(i);
+    EXPECT_EQ(stats.submitted_by_opcode[i],
+              opcode == Opcode::kRecv || opcode == Opcode::kSend ? 200u : 0u);
+  }
   EXPECT_EQ(queue().stats().operations, 0u);
   EXPECT_EQ(queue().stats().entries, 400u);
 }
