@@ -74,6 +74,7 @@ class Core {
                bool absolute);
   int SetEnabled(Handle handle, bool enabled);
   int Remove(Handle handle);
+  size_t ListInterests(uint32_t* index, std::span<InterestInfo> out);
   int Post(PostOp* op);
   void Wake();
   int Close(int fd);

@@ -139,6 +139,25 @@ void Core::RemoveSlot(uint32_t index) {
   slots_.Free(index);
 }
 
+size_t Core::ListInterests(uint32_t* index, std::span<InterestInfo> out) {
+  size_t n = 0;
+  for (size_t looked = 0; *index < slots_.size(); ++*index, ++looked) {
+    if (n == out.size() || looked == 10 * out.size()) return n;
+    const Slot& slot = slots_.at(*index);
+    if (!(slot.generation & 1) || slot.internal) continue;
+    InterestInfo& info = out[n++];
+    info.handle = {*index, slot.generation};
+    info.source = slot.source;
+    info.fd = slot.source == Source::kInode ? -1 : slot.fd;
+    info.events = slot.events;
+    info.flags = slot.withheld ? slot.flags | kDisabled : slot.flags;
+    info.unread = slot.unread;
+    info.interval_ns = slot.interval_ns;
+  }
+  *index = UINT32_MAX;
+  return n;
+}
+
 int Core::Remove(Handle handle) {
   Slot* slot = slots_.Find(handle);
   if (!slot || slot->internal) return -ENOENT;

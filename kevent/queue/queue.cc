@@ -121,6 +121,11 @@ int Queue::Disable(Handle handle) {
   return core_->SetEnabled(handle, false);
 }
 
+size_t Queue::ListInterests(uint32_t* index, std::span<InterestInfo> out) {
+  auto lock = core_->Lock();
+  return core_->ListInterests(index, out);
+}
+
 int Queue::Remove(Handle handle) {
   auto lock = core_->Lock();
   return core_->Remove(handle);

@@ -71,6 +71,17 @@ struct Interest {
   // IN_DONT_FOLLOW. Read by Add only.
 };
 
+struct InterestInfo {
+  Handle handle;
+  Source source = Source::kPoll;
+  int fd = -1;              // kPoll; kSignal: the signal's number
+  uint32_t events = 0;      // asked for
+  uint32_t flags = 0;       // InterestFlags
+  bool unread = false;      // an entry for it has not been taken
+  int64_t interval_ns = 0;  // kTimer
+};
+// What Queue::ListInterests tells of one.
+
 struct Wait {
   size_t min = 1;
   // Returns when that many entries are there. 0 looks, and does not wait.
@@ -168,6 +179,12 @@ class Queue {
   int Remove(Handle handle);
   // After any of Disable and Remove no entry is taken for it, unread ones
   // included. All: 0, or -ENOENT for a handle that names no interest.
+
+  size_t ListInterests(uint32_t* index, std::span<InterestInfo> out);
+  // Fills `out` with interests from number `*index` on, in the order of
+  // Handle::index, and sets `*index` to where to go on. Looks at no more than
+  // ten times as many places as `out` has room for, so that it may return less
+  // than that, even 0; at the end `*index` is UINT32_MAX.
 
   int Post(PostOp* op);
   // Any thread, any time: `op` makes an entry. Lock-free; wakes the queue if it

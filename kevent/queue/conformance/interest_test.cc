@@ -7,7 +7,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <array>
 #include <set>
+#include <vector>
 
 #include "kevent/queue/conformance/conformance.h"
 
@@ -101,6 +103,39 @@ TEST_P(InterestTest, EdgeFiresForEachChange) {
     ExpectNothing();
     if (i == 1) Drain(event);
   }
+}
+
+TEST_P(InterestTest, ListsInterestsPieceByPiece) {
+  std::vector<Handle> handles;
+  for (int i = 0; i < 7; ++i) {
+    handles.push_back(Watch(Event(), POLLIN, i == 2 ? uint32_t{kEdge} : 0));
+  }
+  Interest timer;
+  timer.source = Source::kTimer;
+  timer.first_ns = timer.interval_ns = 3600 * 1000 * kMs;
+  handles.push_back(MustAdd(timer));
+  ASSERT_EQ(0, queue().Remove(handles[4]));
+  handles.erase(handles.begin() + 4);
+
+  std::vector<InterestInfo> all;
+  uint32_t index = 0;
+  for (int calls = 0; index != UINT32_MAX; ++calls) {
+    ASSERT_LT(calls, 100);
+    std::array<InterestInfo, 2> some;
+    const size_t n = queue().ListInterests(&index, some);
+    all.insert(all.end(), some.begin(), some.begin() + n);
+  }
+  ASSERT_EQ(all.size(), handles.size());
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_EQ(all[i].handle, handles[i]);
+    EXPECT_FALSE(all[i].unread);
+  }
+  EXPECT_EQ(all[2].flags, uint32_t{kEdge});
+  EXPECT_EQ(all[2].events, uint32_t{POLLIN});
+  EXPECT_EQ(all.back().source, Source::kTimer);
+  EXPECT_EQ(all.back().interval_ns, 3600 * 1000 * kMs);
+  std::array<InterestInfo, 1> none;
+  EXPECT_EQ(queue().ListInterests(&index, none), 0u);
 }
 
 TEST_P(InterestTest, EdgeFiresForWhatIsReadyAlready) {
