@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -12,7 +13,16 @@
 #include "server/http/response.h"
 
 namespace kevent::http {
+
 namespace {
+
+struct Adopted : Connection {
+  Adopted(HttpServer* server, int fd, uint64_t number)
+      : Connection(server, fd), id(number) {}
+  const uint64_t id;  // nanoseconds of the loop's clock, made unique
+};
+// A connection and what the server itself keeps of it.
+static_assert(sizeof(Adopted) <= 160);
 
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kMillisecond = 1'000'000;
@@ -138,7 +148,18 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
 
 HttpServer::HttpServer(loop::Loop* loop, Handler* handler,
                        const Options& options)
-    : loop_(loop), handler_(handler), options_(options) {}
+    : loop_(loop), handler_(handler), options_(options), log_{this, nullptr} {}
+
+void HttpServer::Finished::operator()(LogRecord record) {
+  // The loop's time is that of the beginning of the turn. What is sent within
+  // the turn would have taken none.
+  timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  record.duration_ns +=
+      ts.tv_sec * kSecond + ts.tv_nsec - server->loop_->now_ns();
+  server->counters_.latency.Record(record.duration_ns);
+  if (log) log(record);
+}
 
 HttpServer::~HttpServer() {
   destroying_ = true;
@@ -158,6 +179,7 @@ HttpServer::~HttpServer() {
   do {
     loop_->RunOnce(kMillisecond);
   } while (busy());
+  for (Walk* walk = walks_; walk; walk = walk->next_) walk->server_ = nullptr;
   for (void* memory : unused_connections_) ::operator delete(memory);
 }
 
@@ -219,12 +241,13 @@ void HttpServer::Adopt(int fd) {
   }
   void* memory;
   if (unused_connections_.empty()) {
-    memory = ::operator new(sizeof(Connection));
+    memory = ::operator new(sizeof(Adopted));
   } else {
     memory = unused_connections_.back();
     unused_connections_.pop_back();
   }
-  auto* c = new (memory) Connection(this, fd);
+  last_id_ = std::max(last_id_ + 1, static_cast<uint64_t>(loop_->now_ns()));
+  auto* c = new (memory) Adopted(this, fd, last_id_);
   c->next = connections_;
   if (connections_) connections_->prev = c;
   connections_ = c;
@@ -236,18 +259,21 @@ void HttpServer::Adopt(int fd) {
 void HttpServer::Removed(Connection* c) {
   (c->prev ? c->prev->next : connections_) = c->next;
   if (c->next) c->next->prev = c->prev;
+  for (Walk* walk = walks_; walk; walk = walk->next_) {
+    if (walk->at_ == c) walk->at_ = c->next;
+  }
   --connection_count_;
   counters_.connections.Sub(1);
   // Its own functions may still be on the stack.
   loop_->Defer(
       [](void* p) {
-        auto* connection = static_cast<Connection*>(p);
+        auto* connection = static_cast<Adopted*>(p);
         HttpServer* server = connection->server();
         if (Work* work = connection->TakeWork()) server->PutWork(work);
-        connection->~Connection();
+        connection->~Adopted();
         server->unused_connections_.push_back(p);
       },
-      c);
+      static_cast<Adopted*>(c));
   if (!draining_ && !destroying_) {
     for (auto& acceptor : acceptors_) StartAccept(acceptor.get());
   }
@@ -303,6 +329,14 @@ void HttpServer::Drain(absl::AnyInvocable<void()> done) {
   CheckDrained();
 }
 
+void HttpServer::Undrain() {
+  draining_ = false;
+  drained_ = nullptr;
+  std::erase_if(acceptors_, [](const auto& acceptor) {
+    return acceptor->closed && !acceptor->pending;
+  });
+}
+
 void HttpServer::CheckDrained() {
   if (!draining_ || !drained_ || connection_count_ > 0) return;
   for (auto& acceptor : acceptors_) {
@@ -310,6 +344,56 @@ void HttpServer::CheckDrained() {
   }
   std::exchange(drained_, nullptr)();
 }
+
+// --- Walks.
+
+HttpServer::Walk::Walk(HttpServer* server, uint64_t below)
+    : server_(server),
+      at_(server->connections_),
+      below_(below),
+      next_(server->walks_) {
+  server->walks_ = this;
+}
+
+HttpServer::Walk::~Walk() {
+  if (!server_) return;
+  Walk** link = &server_->walks_;
+  while (*link != this) link = &(*link)->next_;
+  *link = next_;
+}
+
+bool HttpServer::Walk::Next(size_t count, Fn fn) {
+  for (; server_ && at_ && count > 0; --count) {
+    Connection* c = std::exchange(at_, at_->next);
+    const uint64_t id = static_cast<Adopted*>(c)->id;
+    if (id >= below_) continue;
+    ConnectionInfo info;
+    info.id = id;
+    info.fd = c->fd();
+    info.age_ns = server_->loop_->now_ns() - static_cast<int64_t>(id);
+    if (const Work* work = c->work()) {
+      info.state = ConnectionState::kRequest;
+      if (work->send.in_flight() || work->sendfile.in_flight()) {
+        info.state = ConnectionState::kResponse;
+        info.method = work->request.raw_method;
+        info.target = work->request.target;
+        info.status = work->status;
+      }
+    }
+    switch (fn(info)) {
+      case Verdict::kKeep:
+        break;
+      case Verdict::kDrain:
+        c->Drain();
+        break;
+      case Verdict::kAbort:
+        c->Abort();
+    }
+  }
+  return server_ && at_;
+}
+
+// --- The end.
 
 void HttpServer::CloseAll() {
   for (Connection* c = connections_; c;) {

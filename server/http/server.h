@@ -11,12 +11,13 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "server/http/body.h"
 #include "server/http/date.h"
 #include "server/http/parser.h"
 #include "server/loop/loop.h"
-#include "server/stats/counters.h"
+#include "server/stats/http_counters.h"
 
 namespace kevent::http {
 
@@ -149,7 +150,7 @@ class HttpServer {
   // from within a callback), or when the loop does not run, and before the
   // loop.
 
-  void SetLog(LogFn log) { log_ = std::move(log); }
+  void SetLog(LogFn log) { log_.log = std::move(log); }
 
   void Listen(int fd);
   // Accepts from a listening socket, which the server owns from now on. Out of
@@ -158,10 +159,62 @@ class HttpServer {
 
   void Drain(absl::AnyInvocable<void()> done);
   // Closes the listeners and idle connections, lets requests under way finish
-  // with "Connection: close", then calls `done`. Once.
+  // with "Connection: close", then calls `done`. While it drains a second one
+  // only replaces `done`.
+
+  void Undrain();
+  // Takes connections again, once Listen is called anew. A `done` that was not
+  // called is dropped. Connections that were told so still close.
+
+  bool draining() const { return draining_; }
 
   void CloseAll();
   // Ends every connection now.
+
+  enum class ConnectionState : uint8_t {
+    kIdle,      // nothing of a request is here
+    kRequest,   // a request is being read or handled
+    kResponse,  // a response is under way
+  };
+  struct ConnectionInfo {
+    uint64_t id = 0;  // never 0, of this server alone; later ones are larger
+    int fd = -1;
+    ConnectionState state = ConnectionState::kIdle;
+    int64_t age_ns = 0;
+    // Of the response under way. Views hold during the call.
+    std::string_view method;
+    std::string_view target;
+    int status = 0;
+  };
+  enum class Verdict : uint8_t {
+    kKeep,
+    kDrain,  // idle: closed; otherwise its next response is the last
+    kAbort,  // reset
+  };
+
+  class Walk {
+   public:
+    explicit Walk(HttpServer* server, uint64_t below = UINT64_MAX);
+    ~Walk();
+    Walk(const Walk&) = delete;
+    Walk& operator=(const Walk&) = delete;
+
+    using Fn = absl::FunctionRef<Verdict(const ConnectionInfo&)>;
+    bool Next(size_t count, Fn fn);
+    // Goes past `count` connections, and calls `fn` for those with an id below
+    // `below`. False when there are no more, or the server is gone.
+
+   private:
+    friend class HttpServer;
+    HttpServer* server_;
+    Connection* at_ = nullptr;  // the next to be looked at
+    const uint64_t below_;
+    Walk* next_ = nullptr;  // the server's list
+  };
+  // A way past all connections, newest first, in as many steps as one likes:
+  // what is open from its beginning to its end is met exactly once. Other than
+  // a connection's address its id may be told to anybody. The loop's thread
+  // alone; it may outlive the server.
 
   std::string_view date() { return Date(); }
   // The value of a Date field for now.
@@ -175,6 +228,15 @@ class HttpServer {
   friend class Connection;
   friend class Exchange;
   struct Acceptor;
+
+  struct Finished {
+    explicit operator bool() const { return true; }
+    void operator()(LogRecord record);
+    HttpServer* server;
+    LogFn log;
+  };
+  // What a connection tells of each response: the histogram gets it, and the
+  // log if there is one.
 
   HttpServer(loop::Loop* loop, Handler* handler, const Options& options);
 
@@ -193,9 +255,11 @@ class HttpServer {
   Handler* const handler_;
   const Options options_;
   BufferPool* pool_ = nullptr;
-  LogFn log_;
+  Finished log_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
-  Connection* connections_ = nullptr;
+  Connection* connections_ = nullptr;  // newest first
+  uint64_t last_id_ = 0;
+  Walk* walks_ = nullptr;
   size_t connection_count_ = 0;
   std::vector<std::unique_ptr<Work>> unused_work_;
   std::vector<void*> unused_connections_;

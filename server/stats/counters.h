@@ -22,18 +22,6 @@ class Counter {
 // Written by one thread, read by any: no locked instruction on the writing
 // side.
 
-struct HttpCounters {
-  Counter accepted;         // connections
-  Counter connections;      // open now
-  Counter accept_failures;  // ends of accepting, such as EMFILE
-  Counter requests;         // answered
-  Counter by_class[6];      // [2] counts 2xx, and so on; [0] any other
-  Counter bytes_sent;       // responses, heads included
-  Counter aborted;          // responses that did not go out in full
-  Counter timeouts;         // connections ended by one
-};
-// One of these for each worker. Any thread may read.
-
 }  // namespace kevent::stats
 
 #endif  // SERVER_STATS_COUNTERS_H_
