@@ -7,7 +7,10 @@ def _grpc_sources_impl(ctx):
         fail("%s: a proto_library with strip_import_prefix or import_prefix is not supported" % ctx.attr.proto.label)
     outs = []
     for source in proto.direct_sources:
-        stem = source.basename[:-len(".proto")]
+        # The file may lie below its package.
+        stem = source.short_path[:-len(".proto")]
+        if ctx.label.package:
+            stem = stem[len(ctx.label.package) + 1:]
         for extension in [".grpc.pb.h", ".grpc.pb.cc"]:
             outs.append(ctx.actions.declare_file(stem + extension))
     args = ctx.actions.args()
