@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/admin/admin_server.h"
+
+#include <fcntl.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <future>
+#include <mutex>
+#include <utility>
+
+#include "server/admin/mailbox.h"
+#include "server/admin/service.h"
+#include "server/admin/socket.h"
+#include "server/loop/cancel.h"
+#include "server/loop/runtime.h"
+#include "server/loop/task.h"
+#include "server/net/accept_loop.h"
+#include "server/net/listener.h"
+
+namespace kevent::admin {
+namespace {
+
+constexpr int kHandshakeMs = 10'000;
+constexpr int kMaxMetadata = 16 << 10;
+constexpr int kMaxCallsPerConnection = 128;
+constexpr size_t kMaxMemory = 64 << 20;
+
+void SetUpGrpc() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+}
+
+}  // namespace
+
+class AdminServer::Impl {
+ public:
+  Impl(Target target, const Options& options)
+      : options_(options),
+        target_(std::make_shared<const Target>(std::move(target))) {}
+  ~Impl();
+
+  absl::Status Start();
+  void SetServing(bool serving);
+
+ private:
+  using Acceptor = grpc::experimental::ExternalConnectionAcceptor;
+
+  void Accepted(int fd);
+
+  const Options options_;
+  const std::shared_ptr<const Target> target_;
+  loop::CancelSource cancel_;
+  std::unique_ptr<loop::Runtime> runtime_;  // of the admin loop
+  net::Listener listener_;
+  std::shared_ptr<Mailbox> mailbox_;
+  std::unique_ptr<Service> service_;
+  std::unique_ptr<Acceptor> acceptor_;
+  std::unique_ptr<grpc::Server> server_;
+  bool started_ = false;
+  bool stopping_ = false;  // the admin loop's
+};
+
+absl::Status AdminServer::Impl::Start() {
+  auto address = net::Address::Parse(options_.address);
+  if (!address.ok()) return address.status();
+  auto listener = ListenPrivately(*address);
+  if (!listener.ok()) return listener.status();
+  listener_ = *std::move(listener);
+
+  loop::Runtime::Options runtime;
+  runtime.loops = 1;
+  runtime.pin = false;
+  runtime.loop.queue.engine = EngineKind::kEpoll;
+  runtime.loop.queue.ring_entries = 256;
+  auto made = loop::Runtime::Create(runtime);
+  if (!made.ok()) return made.status();
+  runtime_ = *std::move(made);
+  loop::Loop* loop = &runtime_->loop(0);
+  mailbox_ = std::make_shared<Mailbox>(loop);
+  service_ =
+      std::make_unique<Service>(loop, mailbox_, target_, options_.max_streams);
+
+  SetUpGrpc();
+  grpc::ServerBuilder builder;
+  builder.RegisterService(service_.get());
+  builder.SetMaxReceiveMessageSize(static_cast<int>(options_.max_message));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                             kMaxCallsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadata);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             kHandshakeMs);
+  grpc::ResourceQuota quota("kevent admin");
+  quota.Resize(kMaxMemory);
+  builder.SetResourceQuota(quota);
+  // Reflection is served by these: it needs few.
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
+  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
+  server_ = builder.BuildAndStart();
+  if (!server_) return absl::InternalError("the gRPC server does not start");
+  SetServing(true);
+
+  // By its own coroutine rather than by gRPC: that would take over a socket
+  // another server answers at, and give its file what mode the umask leaves.
+  loop->Post([this, loop] {
+    net::AcceptLoopOptions accept;
+    accept.cancel = cancel_.token();
+    loop->Spawn([](Impl* impl, loop::Loop* l,
+                   net::AcceptLoopOptions o) -> loop::Task<void> {
+      co_await net::AcceptLoop(
+          l, impl->listener_.fd(), [impl](int fd) { impl->Accepted(fd); },
+          std::move(o));
+    }(this, loop, std::move(accept)));
+  });
+  absl::Status status = runtime_->Start();
+  started_ = status.ok();
+  return status;
+}
+
+void AdminServer::Impl::Accepted(int fd) {
+  if (stopping_) {
+    close(fd);
+    return;
+  }
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  Acceptor::NewConnectionParameters connection;
+  connection.listener_fd = -1;
+  connection.fd = fd;  // gRPC's from now on
+  acceptor_->HandleNewConnection(&connection);
+}
+
+AdminServer::Impl::~Impl() {
+  if (started_) {
+    std::promise<void> stopped;
+    mailbox_->Post([this, &stopped] {
+      stopping_ = true;
+      cancel_.Cancel();
+      stopped.set_value();
+    });
+    stopped.get_future().wait();
+  }
+  if (server_) {
+    server_->Shutdown(std::chrono::system_clock::now());
+    server_->Wait();
+  }
+  if (mailbox_) mailbox_->Close();
+  if (runtime_) {
+    runtime_->Stop();
+    runtime_->Join();
+  }
+  server_.reset();
+  acceptor_.reset();
+  service_.reset();
+  runtime_.reset();
+}
+
+void AdminServer::Impl::SetServing(bool serving) {
+  service_->SetDraining(!serving);
+  server_->GetHealthCheckService()->SetServingStatus(serving);
+}
+
+AdminServer::AdminServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+AdminServer::~AdminServer() = default;
+
+absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
+    Target target, const Options& options) {
+  if (target.workers.empty()) {
+    return absl::InvalidArgumentError("the target has no workers");
+  }
+  auto impl = std::make_unique<Impl>(std::move(target), options);
+  if (absl::Status s = impl->Start(); !s.ok()) return s;
+  return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
+}
+
+void AdminServer::SetServing(bool serving) { impl_->SetServing(serving); }
+
+}  // namespace kevent::admin

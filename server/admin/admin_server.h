@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef SERVER_ADMIN_ADMIN_SERVER_H_
+#define SERVER_ADMIN_ADMIN_SERVER_H_
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/admin/target.h"
+
+namespace kevent::admin {
+
+class AdminServer {
+ public:
+  struct Options {
+    std::string address;  // "unix:/path"
+    // Calls that stream, at a time.
+    size_t max_streams = 1024;
+    // Bytes of a message from a client.
+    size_t max_message = 2 << 20;
+  };
+
+  static absl::StatusOr<std::unique_ptr<AdminServer>> Start(
+      Target target, const Options& options);
+  // Listens and answers from then on. The status says in one line what is
+  // wrong: InvalidArgument for an address that will not do, AlreadyExists if
+  // another server answers there, else as net::Listener::Listen.
+
+  ~AdminServer();
+  // Ends all calls and waits for them, at most about a second.
+
+  AdminServer(const AdminServer&) = delete;
+  AdminServer& operator=(const AdminServer&) = delete;
+
+  void SetServing(bool serving);
+  // Any thread: what grpc.health.v1 and GetInfo tell. True at first.
+
+ private:
+  class Impl;
+  explicit AdminServer(std::unique_ptr<Impl> impl);
+  const std::unique_ptr<Impl> impl_;
+};
+// The gRPC service kevent.admin.v1.Admin over a Target, with grpc.health.v1 and
+// server reflection. It has a loop and threads of its own; the target's loops
+// run nothing for it but short closures. The target must outlive it.
+
+}  // namespace kevent::admin
+
+#endif  // SERVER_ADMIN_ADMIN_SERVER_H_
