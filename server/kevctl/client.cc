@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/kevctl/client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <vector>
+
+#include "server/kevctl/table.h"
+
+namespace kevent::kevctl {
+namespace {
+
+// Where keventd makes its socket if it is not told: in $RUNTIME_DIRECTORY,
+// which only the service has, in $XDG_RUNTIME_DIR/kevent, or in /run/kevent.
+std::vector<std::string> DefaultPaths() {
+  std::vector<std::string> paths;
+  if (const char* given = getenv("RUNTIME_DIRECTORY"); given && *given == '/') {
+    const std::string list = given;
+    paths.push_back(list.substr(0, list.find(':')) + "/admin.sock");
+  }
+  if (const char* given = getenv("XDG_RUNTIME_DIR"); given && *given == '/') {
+    paths.push_back(std::string(given) + "/kevent/admin.sock");
+  }
+  paths.push_back("/run/kevent/admin.sock");
+  return paths;
+}
+
+// 0, or the errno of connect(2).
+int Probe(const std::string& path) {
+  sockaddr_un to = {};
+  if (path.size() >= sizeof to.sun_path) return ENAMETOOLONG;
+  to.sun_family = AF_UNIX;
+  path.copy(to.sun_path, sizeof to.sun_path - 1);
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno;
+  const int error =
+      connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) < 0 ? errno : 0;
+  close(fd);
+  return error;
+}
+
+std::string Explain(const std::string& path, int error, ExitCode* code) {
+  *code = kNotRunning;
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return "there is no socket " + path +
+             ": the server does not run, or has another one; name it with "
+             "--admin=unix:PATH";
+    case ECONNREFUSED:
+      return "nobody answers at " + path + ": the server does not run any more";
+    case EACCES:
+    case EPERM: {
+      *code = kNotPermitted;
+      struct stat st;
+      std::string who = "its owner";
+      if (stat(path.c_str(), &st) == 0) {
+        who = "user " + std::to_string(st.st_uid);
+      }
+      return "not permitted to open " + path + ": only " + who +
+             " and root may";
+    }
+    default:
+      return "cannot connect to " + path + ": " + strerror(error);
+  }
+}
+
+}  // namespace
+
+Client::Client(const std::string& target, std::chrono::milliseconds timeout)
+    : timeout_(timeout),
+      stub_(v1::Admin::NewStub(
+          grpc::CreateChannel(target, grpc::InsecureChannelCredentials()))) {}
+
+std::unique_ptr<Client> Client::Connect(const std::string& address,
+                                        std::chrono::milliseconds timeout,
+                                        std::string* error, ExitCode* code) {
+  std::vector<std::string> paths;
+  if (address.empty()) {
+    paths = DefaultPaths();
+  } else if (address.starts_with("unix:") && address.size() > 5) {
+    paths.push_back(address.substr(5));
+  } else {
+    *error = "--admin=" + address + ": write unix:PATH";
+    *code = kBadUsage;
+    return nullptr;
+  }
+  int found = ENOENT;
+  std::string path = paths.back();
+  for (const std::string& candidate : paths) {
+    const int e = Probe(candidate);
+    if (e == ENOENT) continue;
+    found = e;
+    path = candidate;
+    break;
+  }
+  if (found != 0) {
+    *error = Explain(path, found, code);
+    return nullptr;
+  }
+  return std::unique_ptr<Client>(new Client("unix:" + path, timeout));
+}
+
+std::unique_ptr<grpc::ClientContext> Client::Context() const {
+  auto context = StreamContext();
+  context->set_deadline(std::chrono::system_clock::now() + timeout_);
+  return context;
+}
+
+std::unique_ptr<grpc::ClientContext> Client::StreamContext() const {
+  return std::make_unique<grpc::ClientContext>();
+}
+
+int Failed(const grpc::Status& status) {
+  std::string text = Printable(status.error_message());
+  ExitCode code = kCallFailed;
+  switch (status.error_code()) {
+    case grpc::StatusCode::UNAVAILABLE:
+      text = "the server is gone (" + text + ")";
+      code = kNotRunning;
+      break;
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      text = "the server did not answer in time; see --timeout";
+      break;
+    case grpc::StatusCode::UNIMPLEMENTED:
+      text = "the server has no such call" + (text.empty() ? "" : ": " + text);
+      break;
+    case grpc::StatusCode::PERMISSION_DENIED:
+    case grpc::StatusCode::UNAUTHENTICATED:
+      code = kNotPermitted;
+      break;
+    default:
+      break;
+  }
+  fprintf(stderr, "kevctl: %s\n", text.c_str());
+  return code;
+}
+
+}  // namespace kevent::kevctl

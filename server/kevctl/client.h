@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef SERVER_KEVCTL_CLIENT_H_
+#define SERVER_KEVCTL_CLIENT_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "proto/kevent/admin/v1/admin.grpc.pb.h"
+
+namespace kevent::kevctl {
+
+namespace v1 = admin::v1;
+
+enum ExitCode {
+  kOk = 0,
+  kCallFailed = 1,
+  kBadUsage = 2,
+  kNotRunning = 3,
+  kNotPermitted = 4,
+};
+// Of kevctl, for scripts.
+
+class Client {
+ public:
+  static std::unique_ptr<Client> Connect(const std::string& address,
+                                         std::chrono::milliseconds timeout,
+                                         std::string* error, ExitCode* code);
+  // `address`: "unix:PATH", or empty for the default sockets, of which the
+  // first that is there counts. Null, a line of text and a code when nobody
+  // answers there.
+
+  v1::Admin::Stub& stub() { return *stub_; }
+
+  std::unique_ptr<grpc::ClientContext> Context() const;
+  // For a call that answers at once: ends after the time-out.
+  std::unique_ptr<grpc::ClientContext> StreamContext() const;
+  // For one that goes on.
+
+ private:
+  Client(const std::string& target, std::chrono::milliseconds timeout);
+
+  const std::chrono::milliseconds timeout_;
+  std::unique_ptr<v1::Admin::Stub> stub_;
+};
+
+int Failed(const grpc::Status& status);
+// Says on standard error what is wrong, and returns the exit code for it.
+
+}  // namespace kevent::kevctl
+
+#endif  // SERVER_KEVCTL_CLIENT_H_

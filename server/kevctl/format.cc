@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/kevctl/format.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <google/protobuf/util/time_util.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <vector>
+
+#include "server/kevctl/table.h"
+
+namespace kevent::kevctl {
+namespace {
+
+using google::protobuf::util::TimeUtil;
+
+constexpr uint64_t kLongest = uint64_t{1} << 36;
+// Nanoseconds. The bucket of the longest times has no upper end.
+
+std::string Line(const char* name, const std::string& value) {
+  char text[40];
+  snprintf(text, sizeof text, "%-12s", name);
+  return text + value + "\n";
+}
+
+std::string Uptime(const google::protobuf::Duration& uptime) {
+  return Time(static_cast<uint64_t>(
+      std::max<int64_t>(TimeUtil::DurationToNanoseconds(uptime), 0)));
+}
+
+// The rows of a table: each worker, and the total if there are several.
+template <typename Fn>
+void ForEach(const v1::Stats& stats, Fn fn) {
+  for (const v1::WorkerStats& worker : stats.workers()) {
+    fn(std::to_string(worker.worker()) + (worker.stale() ? " (stale)" : ""),
+       worker);
+  }
+  if (stats.workers_size() > 1) fn("total", stats.total());
+}
+
+uint64_t Since(uint64_t before, uint64_t now) {
+  return now > before ? now - before : 0;
+}
+
+}  // namespace
+
+std::string ToJson(const google::protobuf::Message& message, bool one_line) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = !one_line;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string text;
+  if (!google::protobuf::util::MessageToJsonString(message, &text, options)
+           .ok()) {
+    return "{}\n";
+  }
+  if (text.empty() || text.back() != '\n') text += '\n';
+  return text;
+}
+
+std::string Format(const v1::GetInfoResponse& info) {
+  std::string text;
+  text += Line("server", Printable(info.name() + " " + info.version()) +
+                             ", pid " + std::to_string(info.pid()));
+  text +=
+      Line("state", info.state() == v1::GetInfoResponse::DRAINING ? "draining"
+                                                                  : "serving");
+  for (const std::string& address : info.addresses()) {
+    text += Line("address", Printable(address));
+  }
+  text += Line("workers", std::to_string(info.workers()));
+  text += Line("engine", Printable(info.engine_reason()));
+  text += Line("kernel", Printable(info.kernel()));
+  text += Line("started", TimeUtil::ToString(info.start_time()));
+  text += Line("uptime", Uptime(info.uptime()));
+  if (!info.config_digest().empty()) {
+    text += Line("config", Printable(info.config_digest()));
+  }
+  return text;
+}
+
+std::string Format(const v1::Stats& stats) {
+  Table http({"worker", "open", "accepted", "requests", "2xx", "3xx", "4xx",
+              "5xx", "sent", "aborted", "timeouts", "p50", "p99", "p99.9"});
+  Table queue({"worker", "entries", "batches", "waits", "sleeps", "wakes",
+               "operations", "inline", "in flight", "interests", "ring",
+               "deferred", "cold", "cold time"});
+  Table operations({"worker", "accept", "recv", "send", "sendfile", "connect",
+                    "shutdown", "close", "post"});
+  Table cache({"worker", "entries", "negative", "hits", "misses", "revalidated",
+               "replaced", "invalidated", "evicted", "memory", "files",
+               "watches"});
+  bool any_cache = false;
+  ForEach(stats, [&](const std::string& name, const v1::WorkerStats& w) {
+    const v1::HttpStats& h = w.http();
+    http.Add({name, Count(h.connections()), Count(h.accepted()),
+              Count(h.requests()), Count(h.responses_2xx()),
+              Count(h.responses_3xx()), Count(h.responses_4xx()),
+              Count(h.responses_5xx()), Bytes(h.bytes_sent()),
+              Count(h.aborted()), Count(h.timeouts()),
+              Time(w.latency().p50_ns()), Time(w.latency().p99_ns()),
+              Time(w.latency().p999_ns())});
+    const v1::QueueStats& q = w.queue();
+    queue.Add({name, Count(q.entries()), Count(q.enters()), Count(q.waits()),
+               Count(q.sleeps()), Count(q.wakes()), Count(q.submitted()),
+               Count(q.completed_inline()), Count(q.in_flight()),
+               Count(q.interests()), Count(q.ring_high_water()),
+               Count(q.overflow_deferred()), Count(q.cold_sendfiles()),
+               Time(q.populate_ns())});
+    std::vector<std::string> row = {name};
+    for (const char* kind : {"accept", "recv", "send", "sendfile", "connect",
+                             "shutdown", "close", "post"}) {
+      const auto found = q.operations().find(kind);
+      row.push_back(Count(found == q.operations().end() ? 0 : found->second));
+    }
+    operations.Add(std::move(row));
+    if (!w.has_cache()) return;
+    any_cache = true;
+    const v1::FileCacheStats& c = w.cache();
+    cache.Add({name, Count(c.entries()), Count(c.negative_entries()),
+               Count(c.hits()), Count(c.misses()), Count(c.revalidations()),
+               Count(c.replacements()), Count(c.invalidations()),
+               Count(c.evictions()), Bytes(c.body_bytes()),
+               Count(c.descriptors()), Count(c.watches())});
+  });
+  std::string text = "up " + Uptime(stats.uptime()) + "\n\nHTTP\n" +
+                     http.ToString() + "\nEvent queues\n" + queue.ToString() +
+                     "\nOperations\n" + operations.ToString();
+  if (any_cache) text += "\nFile caches\n" + cache.ToString();
+  if (stats.metrics_size() > 0) {
+    text += "\nThe service's own\n";
+    Table own({"name", "value"});
+    for (const v1::Metric& metric : stats.metrics()) {
+      std::string value;
+      char number[40];
+      switch (metric.value_case()) {
+        case v1::Metric::kCounter:
+          value = std::to_string(metric.counter());
+          break;
+        case v1::Metric::kGauge:
+          snprintf(number, sizeof number, "%g", metric.gauge());
+          value = number;
+          break;
+        case v1::Metric::kHistogram:
+          value = std::to_string(metric.histogram().count()) + ", p50 " +
+                  Time(metric.histogram().p50_ns()) + ", p99 " +
+                  Time(metric.histogram().p99_ns());
+          break;
+        default:
+          value = "-";
+      }
+      own.Add({Printable(metric.name()), value});
+    }
+    text += own.ToString();
+  }
+  return text;
+}
+
+uint64_t Percentile(const v1::Histogram& before, const v1::Histogram& now,
+                    double fraction) {
+  std::map<uint64_t, uint64_t> counts;
+  for (const auto& bucket : now.buckets()) {
+    counts[bucket.upper_ns()] += bucket.count();
+  }
+  for (const auto& bucket : before.buckets()) {
+    uint64_t& count = counts[bucket.upper_ns()];
+    count = Since(bucket.count(), count);
+  }
+  uint64_t all = 0;
+  for (const auto& [upper, count] : counts) all += count;
+  const auto wanted =
+      static_cast<uint64_t>(fraction * static_cast<double>(all));
+  uint64_t seen = 0;
+  for (const auto& [upper, count] : counts) {
+    seen += count;
+    if (seen > 0 && seen >= wanted) return std::min(upper, kLongest);
+  }
+  return 0;
+}
+
+Rates RatesOf(const v1::WorkerStats& before, const v1::WorkerStats& now,
+              double seconds) {
+  auto rate = [seconds](uint64_t b, uint64_t n) {
+    return static_cast<double>(Since(b, n)) / seconds;
+  };
+  Rates r;
+  r.requests = rate(before.http().requests(), now.http().requests());
+  r.bytes = rate(before.http().bytes_sent(), now.http().bytes_sent());
+  r.errors = rate(before.http().responses_5xx() + before.http().aborted(),
+                  now.http().responses_5xx() + now.http().aborted());
+  r.entries = rate(before.queue().entries(), now.queue().entries());
+  r.wakes = rate(before.queue().wakes(), now.queue().wakes());
+  r.p50_ns = Percentile(before.latency(), now.latency(), 0.5);
+  r.p99_ns = Percentile(before.latency(), now.latency(), 0.99);
+  return r;
+}
+
+double SecondsBetween(const v1::Stats& before, const v1::Stats& now) {
+  const auto ns = static_cast<double>(
+      TimeUtil::DurationToNanoseconds(now.uptime() - before.uptime()));
+  return std::max(ns / 1e9, 1e-3);
+}
+
+std::string RatesHead() {
+  char text[200];
+  snprintf(text, sizeof text, "%8s %10s %12s %8s %9s %10s %10s %10s\n", "time",
+           "requests/s", "sent/s", "errors/s", "open", "p50", "p99",
+           "entries/s");
+  return text;
+}
+
+std::string FormatRates(const v1::Stats& before, const v1::Stats& now) {
+  const Rates r =
+      RatesOf(before.total(), now.total(), SecondsBetween(before, now));
+  const time_t seconds = now.time().seconds();
+  tm local = {};
+  localtime_r(&seconds, &local);
+  char time[20];
+  strftime(time, sizeof time, "%H:%M:%S", &local);
+  char text[200];
+  snprintf(text, sizeof text, "%8s %10.0f %12s %8.0f %9llu %10s %10s %10.0f\n",
+           time, r.requests, Bytes(static_cast<uint64_t>(r.bytes)).c_str(),
+           r.errors,
+           static_cast<unsigned long long>(now.total().http().connections()),
+           Time(r.p50_ns).c_str(), Time(r.p99_ns).c_str(), r.entries);
+  return text;
+}
+
+}  // namespace kevent::kevctl

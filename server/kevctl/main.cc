@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "server/kevctl/client.h"
+#include "server/kevctl/commands.h"
+
+ABSL_FLAG(std::string, admin, "",
+          "socket of the server, unix:PATH (default: the first that is there "
+          "of admin.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/kevent and "
+          "/run/kevent)");
+ABSL_FLAG(std::string, format, "text", "text or json");
+ABSL_FLAG(absl::Duration, timeout, absl::Seconds(10),
+          "how long a call may take");
+
+namespace {
+
+using kevent::kevctl::Client;
+using kevent::kevctl::Command;
+using kevent::kevctl::Commands;
+using kevent::kevctl::ExitCode;
+
+std::string Usage() {
+  std::string text =
+      "Looks into a running server and steers it.\n\n"
+      "  kevctl [--admin=unix:PATH] [--format=text|json] COMMAND ...\n\n";
+  for (const Command& command : Commands()) {
+    std::string line = std::string("  ") + command.name;
+    if (*command.arguments) line += std::string(" ") + command.arguments;
+    if (line.size() < 32) {
+      line.append(32 - line.size(), ' ');
+    } else {
+      line += "\n" + std::string(32, ' ');
+    }
+    text += line + command.help + "\n";
+  }
+  text +=
+      "\nExit codes: 0 done, 1 the call failed, 2 bad usage, 3 the server does "
+      "not run,\n4 not permitted.\n";
+  return text;
+}
+
+int BadUsage(const std::string& text) {
+  fprintf(stderr, "kevctl: %s\n", text.c_str());
+  return kevent::kevctl::kBadUsage;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  // A pipe that is closed is found out by writing to it.
+  signal(SIGPIPE, SIG_IGN);
+  absl::SetProgramUsageMessage(Usage());
+  absl::FlagsUsageConfig config;
+  config.contains_help_flags = [](absl::string_view file) {
+    return absl::StrContains(file, "server/kevctl/");
+  };
+  absl::SetFlagsUsageConfig(config);
+  std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  if (rest.size() < 2 || std::string_view(rest[1]) == "help") {
+    fputs(Usage().c_str(), rest.size() < 2 ? stderr : stdout);
+    return rest.size() < 2 ? kevent::kevctl::kBadUsage : kevent::kevctl::kOk;
+  }
+  const std::string format = absl::GetFlag(FLAGS_format);
+  if (format != "text" && format != "json") {
+    return BadUsage("--format=" + format + ": text or json");
+  }
+  const absl::Duration timeout = absl::GetFlag(FLAGS_timeout);
+  if (timeout <= absl::ZeroDuration() || timeout > absl::Hours(24)) {
+    return BadUsage("--timeout: more than nothing and at most a day");
+  }
+  const std::string name = rest[1];
+  for (const Command& command : Commands()) {
+    if (name != command.name) continue;
+    kevent::kevctl::Invocation in;
+    in.arguments.assign(rest.begin() + 2, rest.end());
+    in.json = format == "json";
+    if (in.arguments.size() < command.min_arguments ||
+        in.arguments.size() > command.max_arguments) {
+      return BadUsage("usage: kevctl " + name + " " + command.arguments);
+    }
+    std::string error;
+    ExitCode code = kevent::kevctl::kOk;
+    auto client =
+        Client::Connect(absl::GetFlag(FLAGS_admin),
+                        absl::ToChronoMilliseconds(timeout), &error, &code);
+    if (!client) {
+      fprintf(stderr, "kevctl: %s\n", error.c_str());
+      return code;
+    }
+    in.client = client.get();
+    return command.run(in);
+  }
+  return BadUsage("no command \"" + name + "\"; kevctl help lists them");
+}
