@@ -124,7 +124,7 @@ class Keventd(Server):
             self.process = machine.start(
                 [
                     self._program, f"--root={self._root}", "--listen=127.0.0.1:0",
-                    f"--engine={self.engine}", "--workers=1"
+                    f"--engine={self.engine}", "--workers=1", "--admin=off"
                 ], self._core, stdout=subprocess.PIPE, stderr=log)
         ready, _, _ = select.select([self.process.stdout], [], [], _START_SECONDS)
         line = self.process.stdout.readline().decode() if ready else ""

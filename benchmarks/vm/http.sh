@@ -26,7 +26,7 @@ serve() {
     floor) "$here/floor" "$port" "$2" & ;;
     module | uring | epoll)
       keventd --root="$root" --listen="127.0.0.1:$port" --workers=1 --access_log=off \
-        --engine="$1" >/dev/null &
+        --admin=off --engine="$1" >/dev/null &
       ;;
     nginx-*)
       sed -e "s|@NOFILE@|4096|" -e "s|@RUN@|$run|" -e "s|@CONNECTIONS@|1024|" \

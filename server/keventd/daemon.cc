@@ -115,6 +115,25 @@ std::string Daemon::ReadyLine() const {
   return line;
 }
 
+absl::Status Daemon::StartAdmin(const std::string& address) {
+  admin::Target target;
+  target.name = "keventd";
+  target.version = kVersion;
+  target.config_digest = options_.digest;
+  for (const net::Address& bound : addresses_) {
+    target.addresses.push_back(bound.ToString());
+  }
+  for (const auto& worker : workers_) {
+    Worker* w = worker.get();
+    target.workers.push_back(
+        {w->loop(), &w->server(), [w] { return &w->cache(); }});
+  }
+  auto admin = keventd::StartAdmin(address, std::move(target));
+  if (!admin.ok()) return admin.status();
+  admin_ = *std::move(admin);
+  return absl::OkStatus();
+}
+
 std::string Daemon::EngineReason() const {
   return runtime_->loop(0).queue().engine_reason();
 }
@@ -140,6 +159,7 @@ absl::Status Daemon::Run() {
   if (absl::Status s = runtime_->Start(); !s.ok()) return s;
   main_->Run();
   watchers.clear();
+  admin_.reset();
   runtime_->Stop();
   runtime_->Join();
   return absl::OkStatus();
@@ -148,6 +168,7 @@ absl::Status Daemon::Run() {
 void Daemon::OnStop() {
   if (stopping_) _Exit(128 + SIGTERM);  // asked for twice
   stopping_ = true;
+  if (admin_) admin_->SetServing(false);
   for (auto& worker : workers_) {
     Worker* w = worker.get();
     w->loop()->Post([this, w] {

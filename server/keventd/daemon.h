@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/files/mime.h"
 #include "server/files/root.h"
+#include "server/keventd/admin.h"
 #include "server/keventd/options.h"
 #include "server/keventd/worker.h"
 #include "server/loop/loop.h"
@@ -29,6 +30,9 @@ class Daemon {
 
   static void BlockSignals();
   // To be called first in main, before there are threads.
+
+  absl::Status StartAdmin(const std::string& address);
+  // Once, before Run; see keventd::StartAdmin.
 
   absl::Status Run();
   // Serves until SIGTERM or SIGINT, then drains: no new connections, requests
@@ -56,6 +60,7 @@ class Daemon {
   std::vector<net::Address> addresses_;
   size_t workers_left_ = 0;
   bool stopping_ = false;
+  std::unique_ptr<AdminEndpoint> admin_;  // destroyed before what it shows
 };
 // keventd: workers that share nothing but the port, and the main thread, which
 // has the signals.

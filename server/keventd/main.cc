@@ -25,7 +25,10 @@ ABSL_FLAG(
     std::string, config, "",
     "configuration, protobuf text format of kevent.config.v1.ServerConfig; "
     "flags win over it");
-ABSL_FLAG(std::string, admin, "off", "address of the admin service, or off");
+ABSL_FLAG(std::string, admin, "",
+          "socket of the admin service as unix:PATH, or off (default: "
+          "admin.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/kevent or "
+          "/run/kevent)");
 ABSL_FLAG(std::string, admin_http, "off",
           "address of the admin HTTP listener, or off");
 ABSL_FLAG(std::string, access_log, "", "path of the access log, or off");
@@ -74,10 +77,15 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Serves a directory over HTTP/1.1.\n\n  keventd --root=DIR "
       "[--listen=ADDR:PORT ...] [--engine=auto|module|uring|epoll] "
-      "[--workers=N]\n          [--config=FILE.textproto] [--access_log=PATH]");
+      "[--workers=N]\n          [--config=FILE.textproto] "
+      "[--access_log=PATH]\n          "
+      "[--admin=unix:PATH|off]");
   absl::FlagsUsageConfig usage;
   usage.contains_help_flags = [](absl::string_view file) {
     return absl::EndsWith(file, "keventd/main.cc");
+  };
+  usage.version_string = [] {
+    return std::string("keventd ") + kevent::keventd::kVersion + "\n";
   };
   absl::SetFlagsUsageConfig(usage);
   std::string joined;
@@ -91,13 +99,8 @@ int main(int argc, char** argv) {
   if (!joined.empty() && absl::GetFlag(FLAGS_listen).empty()) {
     return Fail("--listen names no address; write ADDR:PORT or unix:PATH");
   }
-  for (const std::string& admin :
-       {absl::GetFlag(FLAGS_admin), absl::GetFlag(FLAGS_admin_http)}) {
-    if (admin != "off") {
-      return Fail(
-          "this build has no admin endpoint; use --admin=off and "
-          "--admin_http=off");
-    }
+  if (absl::GetFlag(FLAGS_admin_http) != "off") {
+    return Fail("there is no admin HTTP listener yet; use --admin_http=off");
   }
 
   kevent::config::v1::ServerConfig config;
@@ -122,6 +125,12 @@ int main(int argc, char** argv) {
   if (!options.ok()) return Fail(options.status());
   auto daemon = Daemon::Create(*options);
   if (!daemon.ok()) return Fail(daemon.status());
+  absl::Status admin = (*daemon)->StartAdmin(absl::GetFlag(FLAGS_admin));
+  if (absl::IsUnavailable(admin)) {
+    fprintf(stderr, "keventd: %s\n", std::string(admin.message()).c_str());
+  } else if (!admin.ok()) {
+    return Fail(admin);
+  }
   fprintf(stderr, "keventd: engine %s\n", (*daemon)->EngineReason().c_str());
   printf("%s\n", (*daemon)->ReadyLine().c_str());
   fflush(stdout);

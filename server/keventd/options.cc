@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/text_format.h>
+#include <openssl/sha.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -53,6 +56,26 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
     return Invalid("configuration " + path + " is larger than 1 MiB");
   }
   return text;
+}
+
+// Of the fields that are set, in the order of their numbers.
+std::string Digest(const config::v1::ServerConfig& config) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    config.SerializeToCodedStream(&coded);
+  }
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
+         digest);
+  std::string hex;
+  for (unsigned char byte : digest) {
+    constexpr char kHex[] = "0123456789abcdef";
+    hex.append({kHex[byte >> 4], kHex[byte & 15]});
+  }
+  return hex;
 }
 
 int64_t Milliseconds(uint32_t value, int64_t fallback_ns) {
@@ -174,6 +197,7 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
       Milliseconds(files.cache_revalidate_ms(), o.cache.revalidate_ns);
   o.mime_types = files.mime_types().empty() ? files::MimeTypes::kSystemFile
                                             : files.mime_types();
+  o.digest = Digest(config);
   return o;
 }
 

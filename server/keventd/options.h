@@ -17,6 +17,8 @@
 
 namespace kevent::keventd {
 
+inline constexpr char kVersion[] = "0.1";
+
 struct DaemonOptions {
   std::string root;
   std::vector<net::Address> listen;
@@ -30,6 +32,7 @@ struct DaemonOptions {
   files::FileCache::Options cache;
   http::HttpServer::Options http;
   int64_t drain_timeout_ns = 0;
+  std::string digest;  // of the configuration it was made from: SHA-256, hex
 };
 // What the daemon runs with, checked.
 

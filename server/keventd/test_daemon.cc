@@ -122,6 +122,12 @@ void Process::Signal(int signo) {
 namespace {
 
 std::vector<std::string> Command(std::vector<std::string> flags) {
+  // Several at a time would want the same socket.
+  if (std::none_of(flags.begin(), flags.end(), [](const std::string& flag) {
+        return flag.starts_with("--admin=");
+      })) {
+    flags.push_back("--admin=off");
+  }
   flags.insert(flags.begin(), Binary());
   return flags;
 }

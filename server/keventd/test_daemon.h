@@ -42,7 +42,7 @@ class Process {
 class TestDaemon : public Process {
  public:
   explicit TestDaemon(std::vector<std::string> flags);
-  // keventd with these flags.
+  // keventd with these flags, and --admin=off if there is no --admin.
 
   bool AwaitReady();
   // Waits for the ready line; false and a line on stderr if there is none.

@@ -36,6 +36,7 @@ class Worker {
 
   loop::Loop* loop() const { return loop_; }
   http::HttpServer& server() { return *server_; }
+  files::FileCache& cache() { return handler_->cache(); }
 
  private:
   Worker(loop::Loop* loop, const DaemonOptions& options);

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// keventd's admin service through kevctl.
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/http/test_client.h"
+#include "server/keventd/test_daemon.h"
+
+namespace kevent::keventd {
+namespace {
+
+using http::TestClient;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr char kKevctl[] = "server/kevctl/kevctl";
+
+struct Result {
+  int status;
+  std::string out;
+  std::string err;
+};
+
+Result RunToEnd(const std::vector<std::string>& command) {
+  Process process(command);
+  const int status = process.Wait();
+  return {status, process.out(), process.err()};
+}
+
+class AdminTest : public testing::Test {
+ protected:
+  // Bazel's own directories are too long for the path of a socket.
+  AdminTest() {
+    if (!mkdtemp(dir_.data())) abort();
+    mkdir((dir_ + "/root").c_str(), 0755);
+    std::ofstream(dir_ + "/root/a.txt") << "hello";
+    unsetenv("RUNTIME_DIRECTORY");
+    setenv("XDG_RUNTIME_DIR", dir_.c_str(), 1);
+  }
+  ~AdminTest() override {
+    std::error_code error;
+    std::filesystem::remove_all(dir_, error);
+  }
+
+  std::vector<std::string> Flags(std::vector<std::string> more) const {
+    more.insert(more.begin(), {"--root=" + dir_ + "/root",
+                               "--listen=127.0.0.1:0", "--workers=2"});
+    return more;
+  }
+  std::unique_ptr<TestDaemon> Daemon(std::vector<std::string> more = {}) {
+    auto daemon = std::make_unique<TestDaemon>(
+        Flags(more.empty() ? std::vector<std::string>{"--admin=" + address()}
+                           : std::move(more)));
+    EXPECT_TRUE(daemon->AwaitReady());
+    return daemon;
+  }
+  Result Kevctl(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {kKevctl, "--admin=" + address()});
+    return RunToEnd(arguments);
+  }
+  void ExpectRefused(const std::string& admin,
+                     const std::vector<std::string>& words) {
+    TestDaemon daemon(Flags({admin}));
+    EXPECT_EQ(daemon.Wait(), 1);
+    EXPECT_EQ(daemon.out(), "");
+    EXPECT_EQ(daemon.err().find('\n'), daemon.err().size() - 1);
+    for (const std::string& word : words) {
+      EXPECT_THAT(daemon.err(), HasSubstr(word));
+    }
+  }
+
+  std::string path() const { return dir_ + "/own.sock"; }
+  std::string address() const { return "unix:" + path(); }
+  static mode_t ModeOf(const std::string& path) {
+    struct stat st;
+    return stat(path.c_str(), &st) < 0 ? 0 : st.st_mode & 07777;
+  }
+
+  std::string dir_ = "/tmp/keventd-admin.XXXXXX";
+};
+
+// --- The socket.
+
+TEST_F(AdminTest, DefaultSocketIsTheUsersOwn) {
+  TestDaemon daemon(Flags({"--admin="}));
+  ASSERT_TRUE(daemon.AwaitReady());
+  EXPECT_EQ(ModeOf(dir_ + "/kevent"), 0700u);
+  EXPECT_EQ(ModeOf(dir_ + "/kevent/admin.sock"), 0600u);
+  const Result result = RunToEnd({kKevctl, "info"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("pid " + std::to_string(daemon.pid())));
+
+  // One at a time.
+  ExpectRefused("--admin=", {"/kevent/admin.sock", "another server answers",
+                             "--admin=unix:PATH"});
+  daemon.Signal(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_FALSE(std::filesystem::exists(dir_ + "/kevent/admin.sock"));
+}
+
+TEST_F(AdminTest, SocketOfAKilledOneIsReplaced) {
+  auto killed = Daemon();
+  killed->Signal(SIGKILL);
+  killed->Wait();
+  ASSERT_TRUE(std::filesystem::exists(path()));
+  Result result = Kevctl({"info"});
+  EXPECT_EQ(result.status, 3);
+  EXPECT_THAT(result.err, HasSubstr("nobody answers at " + path()));
+  auto daemon = Daemon();
+  result = Kevctl({"info"});
+  EXPECT_EQ(result.status, 0) << result.err;
+}
+
+TEST_F(AdminTest, ServesWhereTheDefaultDirectoryCannotBeMade) {
+  setenv("RUNTIME_DIRECTORY", (dir_ + "/no/where").c_str(), 1);
+  TestDaemon daemon(Flags({"--admin="}));
+  ASSERT_TRUE(daemon.AwaitReady());
+  TestClient client(daemon.port());
+  EXPECT_EQ(client.Get("/a.txt").body, "hello");
+  daemon.Signal(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_THAT(daemon.err(), HasSubstr("no admin service: cannot make"));
+  EXPECT_THAT(daemon.err(), HasSubstr("--admin=unix:PATH"));
+}
+
+TEST_F(AdminTest, RefusesAnAddressThatWillNotDo) {
+  ExpectRefused("--admin=unix:" + dir_ + "/no/where.sock",
+                {"where.sock", "No such file", "--admin=off"});
+  ExpectRefused("--admin=127.0.0.1:0", {"127.0.0.1:0", "unix:PATH"});
+  ExpectRefused("--admin=nonsense", {"nonsense"});
+}
+
+TEST_F(AdminTest, OffIsOff) {
+  auto daemon = Daemon({"--admin=off"});
+  EXPECT_FALSE(std::filesystem::exists(dir_ + "/kevent"));
+  const Result result = RunToEnd({kKevctl, "info"});
+  EXPECT_EQ(result.status, 3);
+  EXPECT_THAT(result.err, HasSubstr("there is no socket"));
+}
+
+TEST_F(AdminTest, WhoMayNotOpenItIsToldSo) {
+  auto daemon = Daemon();
+  // Not its owner either, unless capabilities say otherwise.
+  ASSERT_EQ(chmod(path().c_str(), 0), 0);
+  std::vector<std::string> command = {kKevctl, "--admin=" + address(), "info"};
+  if (geteuid() == 0) {
+    command.insert(command.begin(), {"setpriv", "--bounding-set=-all"});
+  }
+  const Result result = RunToEnd(command);
+  EXPECT_EQ(result.status, 4) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("not permitted to open " + path()));
+}
+
+// --- The calls.
+
+TEST_F(AdminTest, StatsCountRequests) {
+  auto daemon = Daemon();
+  TestClient client(daemon->port());
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(client.Get("/a.txt").status, 200);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(client.Get("/none").status, 404);
+  Result result = Kevctl({"stats", "--format=json"});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("\"responses_4xx\": \"2\""));
+  EXPECT_THAT(result.out, HasSubstr("\"hits\""));
+  result = Kevctl({"stats"});
+  EXPECT_THAT(result.out, HasSubstr("File caches"));
+  EXPECT_THAT(result.out, HasSubstr("total"));
+}
+
+TEST_F(AdminTest, WatchPrintsALineForEachInterval) {
+  auto daemon = Daemon();
+  Result result = Kevctl({"watch", "--interval=20ms", "--count=3"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 4)
+      << result.out;
+  result = Kevctl({"--format=json", "watch", "--interval=20ms", "--count=3"});
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 3);
+  result = Kevctl({"watch", "--interval=1ms"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("interval"));
+}
+
+TEST_F(AdminTest, EndsWhileItIsWatched) {
+  auto daemon = Daemon();
+  Process watch({kKevctl, "--admin=" + address(), "watch", "--interval=20ms"});
+  ASSERT_TRUE(watch.AwaitLine());
+  daemon->Signal(SIGTERM);
+  EXPECT_EQ(daemon->Wait(), 0) << daemon->err();
+  EXPECT_NE(watch.Wait(), 0);
+  EXPECT_THAT(watch.err(), HasSubstr("kevctl: "));
+}
+
+TEST_F(AdminTest, BadUsageIsTold) {
+  auto daemon = Daemon();
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"bogus"},
+        {"info", "more"},
+        {"--format=xml", "info"},
+        {"--timeout=0s", "info"},
+        {}}) {
+    const Result result = Kevctl(arguments);
+    EXPECT_EQ(result.status, 2) << testing::PrintToString(arguments);
+    EXPECT_EQ(result.out, "");
+    EXPECT_THAT(result.err, HasSubstr("kevctl"));
+  }
+  const Result result = Kevctl({"help"});
+  EXPECT_EQ(result.status, 0);
+  EXPECT_THAT(result.out, HasSubstr("watch"));
+}
+
+}  // namespace
+}  // namespace kevent::keventd
