@@ -132,7 +132,12 @@ FileCache::FileCache(const Root* root, WatchSource* source, HeadMaker make_head,
       options_(options),
       tree_(root, source, options.watch_retry_ns) {}
 
-FileCache::~FileCache() { PurgeAll(); }
+FileCache::~FileCache() {
+  PurgeAll();
+  for (Walk* walk = walks_; walk != nullptr; walk = walk->next_) {
+    walk->cache_ = nullptr;
+  }
+}
 
 EntryRef FileCache::Get(std::string_view path, int64_t now_ns, int* error,
                         uint32_t variant) {
@@ -375,6 +380,7 @@ bool FileCache::EvictOne(ListIndex index) {
       return true;
     }
     entry->referenced_ = false;
+    StepPast(entry);
     entry->internal::Link<Entry>::MoveToEndOf(&list.head);
   }
   return false;
@@ -398,6 +404,7 @@ void FileCache::Remove(Entry* entry) {
   const EntryRef last(entry);
   entry->linked_ = false;
   table_.erase(Key(entry->path_, entry->variant_));
+  StepPast(entry);
   entry->internal::Link<Entry>::Unlink();
   --lists_[entry->list_].size;
   if (entry->fd_ >= 0) --stats_.descriptors;
@@ -437,6 +444,46 @@ size_t FileCache::PurgePrefix(std::string_view path) {
 
 size_t FileCache::PurgeAll() {
   return PurgeIf([](const Entry&) { return true; });
+}
+
+// Walks that stand at it go on behind it.
+void FileCache::StepPast(const Entry* entry) {
+  const internal::Link<Entry>* const link = entry;
+  for (Walk* walk = walks_; walk != nullptr; walk = walk->next_) {
+    if (walk->at_ == link) walk->at_ = link->next;
+  }
+}
+
+FileCache::Walk::Walk(FileCache* cache)
+    : cache_(cache), at_(cache->lists_[0].head.next), next_(cache->walks_) {
+  cache->walks_ = this;
+}
+
+FileCache::Walk::~Walk() {
+  if (cache_ == nullptr) return;
+  Walk** link = &cache_->walks_;
+  while (*link != this) link = &(*link)->next_;
+  *link = next_;
+}
+
+// Goes on to the next list at the end of one; false at the end of the last.
+bool FileCache::Walk::Settle() {
+  if (cache_ == nullptr) return false;
+  while (at_ == &cache_->lists_[list_].head) {
+    if (list_ + 1 == kLists) return false;
+    at_ = cache_->lists_[++list_].head.next;
+  }
+  return true;
+}
+
+bool FileCache::Walk::Next(size_t count,
+                           absl::FunctionRef<bool(const Entry&)> fn) {
+  for (; count > 0 && Settle(); --count) {
+    auto* const entry = static_cast<Entry*>(at_);
+    at_ = at_->next;
+    if (fn(*entry)) cache_->Remove(entry);
+  }
+  return Settle();
 }
 
 FileCache::Stats FileCache::stats() const {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "kevent/queue/operation.h"
 #include "server/files/root.h"
 #include "server/files/watch_tree.h"
@@ -37,8 +38,10 @@ class Entry : private internal::Member, private internal::Link<Entry> {
   Entry(const Entry&) = delete;
   Entry& operator=(const Entry&) = delete;
 
-  // kFile or kDirectory; entries of errors stay inside the cache.
+  // kFile or kDirectory; entries of errors are shown by FileCache::Walk alone.
   Kind kind() const { return kind_; }
+  // A negative errno, of kError.
+  int error() const { return error_; }
   // As given to FileCache::Get(); NUL-terminated.
   const std::string& path() const { return path_; }
   uint32_t variant() const { return variant_; }
@@ -255,7 +258,11 @@ class FileCache {
 
   Stats stats() const;
 
+  class Walk;
+
  private:
+  friend class Walk;
+
   // Lists in the order of the second-chance algorithm.
   enum ListIndex : uint8_t { kWithBody, kWithoutBody, kErrors, kLists };
   using Directory = internal::Directory;
@@ -287,6 +294,7 @@ class FileCache {
   bool EvictOne(ListIndex list);
   void Insert(Entry* entry);
   void Remove(Entry* entry);
+  void StepPast(const Entry* entry);
   template <typename Predicate>
   size_t PurgeIf(Predicate predicate);
 
@@ -297,7 +305,34 @@ class FileCache {
   // Keys point into the entries, each of which the table holds a reference of.
   absl::flat_hash_map<Key, Entry*, KeyHash> table_;
   std::array<List, kLists> lists_;
+  Walk* walks_ = nullptr;
   Stats stats_;
+};
+
+// A way past all entries, errors included, in as many steps as one likes. What
+// is there from its beginning to its end is met, mostly once: eviction may put
+// an entry behind those that are still to come. It may outlive the cache. One
+// thread only, the cache's.
+class FileCache::Walk {
+ public:
+  explicit Walk(FileCache* cache);
+  Walk(const Walk&) = delete;
+  Walk& operator=(const Walk&) = delete;
+  ~Walk();
+
+  // Calls `fn` for the next `count` entries, and drops those for which it
+  // returns true. False when there are no more.
+  bool Next(size_t count, absl::FunctionRef<bool(const Entry&)> fn);
+
+ private:
+  friend class FileCache;
+
+  bool Settle();
+
+  FileCache* cache_;
+  size_t list_ = 0;
+  internal::Link<Entry>* at_;  // the next, or the head of its list
+  Walk* next_;                 // the cache's list
 };
 
 }  // namespace kevent::files

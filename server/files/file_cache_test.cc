@@ -1062,6 +1062,88 @@ TEST_F(FileCacheTest, Purge) {
   EXPECT_EQ(cache().PurgeAll(), 1u);
 }
 
+TEST_F(FileCacheTest, WalkMeetsEveryEntry) {
+  for (const char* path : {"a/x", "ab", "y"}) Write(path, path);
+  int error;
+  for (const char* path : {"a/x", "ab", "y", "a", "a/none"}) Get(path, &error);
+  for (size_t step : {1u, 2u, 100u}) {
+    std::multiset<std::string> met;
+    FileCache::Walk walk(&cache());
+    auto note = [&](const Entry& entry) {
+      met.insert(entry.path());
+      EXPECT_EQ(entry.kind() == Entry::Kind::kError, entry.path() == "a/none");
+      if (entry.kind() == Entry::Kind::kError) {
+        EXPECT_EQ(entry.error(), -ENOENT);
+      }
+      return false;
+    };
+    while (walk.Next(step, note)) {
+    }
+    EXPECT_EQ(met,
+              (std::multiset<std::string>{"a", "a/none", "a/x", "ab", "y"}));
+  }
+  EXPECT_EQ(cache().stats().entries, 4u);
+}
+
+TEST_F(FileCacheTest, WalkGoesOnWhereEntriesAreDropped) {
+  std::multiset<std::string> all;
+  for (int i = 0; i < 10; ++i) {
+    const std::string path = "f" + std::to_string(i);
+    Write(path, path);
+    Get(path);
+    all.insert(path);
+  }
+  std::multiset<std::string> met;
+  FileCache::Walk walk(&cache());
+  auto note = [&](const Entry& entry) {
+    met.insert(entry.path());
+    return entry.path() == "f1";  // drops it
+  };
+  ASSERT_TRUE(walk.Next(2, note));
+  EXPECT_EQ(met.size(), 2u);
+  EXPECT_EQ(cache().stats().entries, 9u);
+  // Those it would come to next, and one it has passed.
+  for (const char* path : {"f0", "f2", "f3"}) {
+    EXPECT_EQ(cache().Purge(path), 1u);
+    all.erase(path);
+  }
+  while (walk.Next(1, note)) {
+  }
+  all.insert("f0");
+  EXPECT_EQ(met, all);
+}
+
+TEST_F(FileCacheTest, WalkGoesOnWhereEntriesAreEvicted) {
+  options_.max_entries = 8;
+  for (int i = 0; i < 8; ++i) {
+    Write("f" + std::to_string(i), "x");
+    Get("f" + std::to_string(i));
+    Get("f" + std::to_string(i));  // used: it gets a second chance
+  }
+  std::set<std::string> met;
+  FileCache::Walk walk(&cache());
+  auto note = [&](const Entry& entry) {
+    met.insert(entry.path());
+    return false;
+  };
+  ASSERT_TRUE(walk.Next(1, note));
+  Write("new", "x");
+  Get("new");  // all move, one goes
+  size_t steps = 0;
+  while (walk.Next(1, note)) ASSERT_LT(++steps, 100u);
+  for (const auto& entry : {"f1", "f2", "f3", "f4", "f5", "f6", "f7"}) {
+    EXPECT_TRUE(met.contains(entry)) << entry;
+  }
+}
+
+TEST_F(FileCacheTest, WalkOutlivesTheCache) {
+  Write("x", "x");
+  Get("x");
+  FileCache::Walk walk(&cache());
+  cache_.reset();
+  EXPECT_FALSE(walk.Next(10, [](const Entry&) { return false; }));
+}
+
 TEST_F(FileCacheTest, ReferencesOutliveTheCache) {
   Write("x", "x");
   const EntryRef entry = Get("x");
