@@ -37,6 +37,18 @@ void AppendPeer(std::string* out, int fd) {
   out->push_back('-');
 }
 
+void Escape(std::string_view text, std::string* out) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  for (char c : text) {
+    if (c > ' ' && c < 0x7f && c != '"' && c != '\\') {
+      out->push_back(c);
+    } else {
+      unsigned char byte = static_cast<unsigned char>(c);
+      out->append({'\\', 'x', kHex[byte >> 4], kHex[byte & 15]});
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AccessLog>> AccessLog::Open(
@@ -54,30 +66,22 @@ AccessLog::~AccessLog() {
   close(fd_);
 }
 
-void AccessLog::Escape(std::string_view text) {
-  static constexpr char kHex[] = "0123456789ABCDEF";
-  for (char c : text.substr(0, kMaxTarget)) {
-    if (c > ' ' && c < 0x7f && c != '"' && c != '\\') {
-      buffer_.push_back(c);
-    } else {
-      unsigned char byte = static_cast<unsigned char>(c);
-      buffer_.append({'\\', 'x', kHex[byte >> 4], kHex[byte & 15]});
-    }
-  }
+void AccessLog::Append(const Record& record, std::string* out) {
+  AppendPeer(out, record.fd);
+  out->append(" [").append(record.date).append("] \"");
+  Escape(record.method, out);
+  out->push_back(' ');
+  Escape(record.target.substr(0, kMaxTarget), out);
+  out->append("\" ");
+  AppendNumber(out, static_cast<uint64_t>(record.status));
+  out->push_back(' ');
+  AppendNumber(out, record.bytes);
+  out->push_back(' ');
+  AppendNumber(out, static_cast<uint64_t>(record.duration_ns / 1000));
 }
 
 void AccessLog::Write(const Record& record) {
-  AppendPeer(&buffer_, record.fd);
-  buffer_.append(" [").append(record.date).append("] \"");
-  Escape(record.method);
-  buffer_.push_back(' ');
-  Escape(record.target);
-  buffer_.append("\" ");
-  AppendNumber(&buffer_, static_cast<uint64_t>(record.status));
-  buffer_.push_back(' ');
-  AppendNumber(&buffer_, record.bytes);
-  buffer_.push_back(' ');
-  AppendNumber(&buffer_, static_cast<uint64_t>(record.duration_ns / 1000));
+  Append(record, &buffer_);
   buffer_.push_back('\n');
   ++lines_;
   // The longest line fits into a quarter of the buffer.

@@ -32,10 +32,13 @@ class AccessLog {
     int64_t duration_ns;
   };
 
+  static void Append(const Record& record, std::string* out);
+  // Appends a line, and no newline: peer [date] "method target" status bytes
+  // microseconds. Quotes, backslashes and bytes that are not visible ASCII are
+  // written as \xHH, so that a client cannot forge lines or reach a terminal.
+
   void Write(const Record& record);
-  // Appends a line: peer [date] "method target" status bytes microseconds.
-  // Quotes, backslashes and bytes that are not visible ASCII are written as
-  // \xHH, so that a client cannot forge lines or reach a terminal.
+  // Buffers such a line.
 
   void Flush();
   // Hands the buffer to the kernel. Lines that cannot be written are dropped
@@ -45,8 +48,6 @@ class AccessLog {
 
  private:
   explicit AccessLog(int fd) : fd_(fd) { buffer_.reserve(kBuffer); }
-
-  void Escape(std::string_view text);
 
   static constexpr size_t kBuffer = 64 << 10;
   static constexpr size_t kMaxTarget = 2048;  // of a target, in a line
