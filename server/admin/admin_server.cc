@@ -85,8 +85,9 @@ absl::Status AdminServer::Impl::Start() {
   runtime_ = *std::move(made);
   loop::Loop* loop = &runtime_->loop(0);
   mailbox_ = std::make_shared<Mailbox>(loop);
-  service_ =
-      std::make_unique<Service>(loop, mailbox_, target_, options_.max_streams);
+  service_ = std::make_unique<Service>(
+      Context{loop, mailbox_, target_}, options_.max_streams,
+      [this](bool serving) { SetServing(serving); });
 
   SetUpGrpc();
   grpc::ServerBuilder builder;

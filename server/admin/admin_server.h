@@ -28,7 +28,8 @@ class AdminServer {
   // another server answers there, else as net::Listener::Listen.
 
   ~AdminServer();
-  // Ends all calls and waits for them, at most about a second.
+  // Ends all calls and waits for them, which takes seconds at most, and that
+  // only if a loop hangs.
 
   AdminServer(const AdminServer&) = delete;
   AdminServer& operator=(const AdminServer&) = delete;

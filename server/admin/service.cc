@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "server/admin/arguments.h"
 #include "server/admin/stats_message.h"
 #include "server/admin/stream.h"
 
@@ -21,6 +22,8 @@ using google::protobuf::util::TimeUtil;
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kMinInterval = 10'000'000;
 constexpr int64_t kMaxInterval = 3600 * kSecond;
+constexpr int64_t kMaxDrain = 24 * 3600 * kSecond;
+constexpr size_t kMaxContains = 1000;
 
 int64_t Now(clockid_t clock) {
   timespec ts;
@@ -28,29 +31,14 @@ int64_t Now(clockid_t clock) {
   return ts.tv_sec * kSecond + ts.tv_nsec;
 }
 
-grpc::Status Invalid(const std::string& text) {
-  return {grpc::StatusCode::INVALID_ARGUMENT, text};
-}
-
 grpc::Status GoingDown() {
   return {grpc::StatusCode::UNAVAILABLE, "the server is going down"};
 }
 
-// Nanoseconds of `given`, or `fallback` if there is none.
-grpc::Status ParseInterval(const google::protobuf::Duration* given,
-                           int64_t fallback, int64_t* interval_ns) {
-  *interval_ns = fallback;
-  if (!given) return grpc::Status::OK;
-  // A client may send any two numbers.
-  if (given->seconds() < 0 || given->seconds() > kMaxInterval / kSecond ||
-      given->nanos() < 0 || given->nanos() >= kSecond) {
-    return Invalid("interval: not between 10 ms and 1 h");
-  }
-  *interval_ns = given->seconds() * kSecond + given->nanos();
-  if (*interval_ns < kMinInterval || *interval_ns > kMaxInterval) {
-    return Invalid("interval: not between 10 ms and 1 h");
-  }
-  return grpc::Status::OK;
+// The codes are the same.
+grpc::Status ToGrpc(const absl::Status& status) {
+  return {static_cast<grpc::StatusCode>(status.code()),
+          std::string(status.message())};
 }
 
 std::string Kernel() {
@@ -118,15 +106,18 @@ class Service::StatsStream final : public Stream<v1::Stats>,
   // Gone with this object, which may end before the figures are there.
 };
 
-Service::Service(loop::Loop* loop, std::shared_ptr<Mailbox> mailbox,
-                 std::shared_ptr<const Target> target, size_t max_streams)
-    : loop_(loop),
-      mailbox_(std::move(mailbox)),
-      target_(std::move(target)),
+Service::Service(const Context& context, size_t max_streams,
+                 std::function<void(bool)> set_serving)
+    : context_(context),
+      loop_(context.loop),
+      mailbox_(context.mailbox),
+      target_(context.target),
       max_streams_(max_streams),
       start_ns_(Now(CLOCK_MONOTONIC)),
       start_time_ns_(Now(CLOCK_REALTIME)),
-      sampler_(loop, mailbox_, target_) {}
+      sampler_(loop_, mailbox_, target_),
+      logs_(mailbox_, target_->tail),
+      drainer_(context_, std::move(set_serving)) {}
 
 Service::~Service() = default;
 
@@ -134,16 +125,41 @@ void Service::Fill(const Sample& sample, v1::Stats* stats) {
   FillStats(*target_, sample, start_ns_, Now(CLOCK_MONOTONIC), stats);
 }
 
-grpc::ServerUnaryReactor* Service::GetInfo(grpc::CallbackServerContext* context,
-                                           const v1::GetInfoRequest* request,
-                                           v1::GetInfoResponse* response) {
+// For calls that are answered in the admin loop: `fn(finish)`.
+template <typename Fn>
+Service::Unary* Service::InLoop(Caller* context, Fn fn) {
+  Unary* reactor = context->DefaultReactor();
+  const bool posted = mailbox_->Post([reactor, fn = std::move(fn)]() mutable {
+    fn([reactor](absl::Status status) { reactor->Finish(ToGrpc(status)); });
+  });
+  if (!posted) reactor->Finish(GoingDown());
+  return reactor;
+}
+
+// Counts a stream, which lowers the count again when it is done.
+grpc::Status Service::TakeStream() {
+  if (streams_.fetch_add(1) < max_streams_) return grpc::Status::OK;
+  streams_.fetch_sub(1);
+  return {
+      grpc::StatusCode::RESOURCE_EXHAUSTED,
+      "too many streams: at most " + std::to_string(max_streams_) + " at once"};
+}
+
+// Whatever changes something leaves a line.
+void Service::Note(const std::string& text) {
+  if (target_->log) target_->log->Write(log::Level::kInfo, "admin: " + text);
+}
+
+Service::Unary* Service::GetInfo(Caller* context,
+                                 const v1::GetInfoRequest* request,
+                                 v1::GetInfoResponse* response) {
   response->set_name(target_->name);
   response->set_version(target_->version);
   response->set_kernel(Kernel());
   // Both are fixed when the queue is made.
   const Queue& queue = target_->workers.front().loop->queue();
   response->set_engine(std::string(EngineName(queue.engine())));
-  response->set_engine_reason(queue.engine_reason());
+  response->set_engine_reason(Ascii(queue.engine_reason()));
   response->set_pid(getpid());
   response->set_workers(static_cast<uint32_t>(target_->workers.size()));
   *response->mutable_start_time() =
@@ -151,47 +167,185 @@ grpc::ServerUnaryReactor* Service::GetInfo(grpc::CallbackServerContext* context,
   *response->mutable_uptime() =
       TimeUtil::NanosecondsToDuration(Now(CLOCK_MONOTONIC) - start_ns_);
   for (const std::string& address : target_->addresses) {
-    response->add_addresses(address);
+    response->add_addresses(Ascii(address));
   }
   response->set_config_digest(target_->config_digest);
   response->set_state(draining_.load() ? v1::GetInfoResponse::DRAINING
                                        : v1::GetInfoResponse::SERVING);
-  auto* reactor = context->DefaultReactor();
+  if (target_->log) response->set_log_level(ToMessage(target_->log->level()));
+  Unary* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }
 
-grpc::ServerUnaryReactor* Service::GetStats(
-    grpc::CallbackServerContext* context, const v1::GetStatsRequest* request,
-    v1::Stats* response) {
-  auto* reactor = context->DefaultReactor();
-  const bool posted = mailbox_->Post([this, reactor, response] {
-    sampler_.Collect([this, reactor, response](const Sample& sample) {
+Service::Unary* Service::GetStats(Caller* context,
+                                  const v1::GetStatsRequest* request,
+                                  v1::Stats* response) {
+  return InLoop(context, [this, response](FinishFn finish) {
+    sampler_.Collect([this, response, finish = std::move(finish)](
+                         const Sample& sample) mutable {
       Fill(sample, response);
-      reactor->Finish(grpc::Status::OK);
+      finish(absl::OkStatus());
     });
   });
-  if (!posted) reactor->Finish(GoingDown());
-  return reactor;
 }
 
 grpc::ServerWriteReactor<v1::Stats>* Service::WatchStats(
-    grpc::CallbackServerContext* context,
-    const v1::WatchStatsRequest* request) {
-  int64_t interval_ns = 0;
-  grpc::Status status =
-      ParseInterval(request->has_interval() ? &request->interval() : nullptr,
-                    kSecond, &interval_ns);
-  if (status.ok() && streams_.fetch_add(1) >= max_streams_) {
-    streams_.fetch_sub(1);
-    status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                          "too many streams: at most " +
-                              std::to_string(max_streams_) + " at a time");
+    Caller* context, const v1::WatchStatsRequest* request) {
+  int64_t interval_ns = kSecond;
+  if (request->has_interval()) {
+    auto given = ParseDuration(request->interval(), "interval", kMinInterval,
+                               kMaxInterval);
+    if (!given.ok()) {
+      return new RefusedStream<v1::Stats>(ToGrpc(given.status()));
+    }
+    interval_ns = *given;
   }
-  if (!status.ok()) return new RefusedStream<v1::Stats>(status);
+  if (grpc::Status status = TakeStream(); !status.ok()) {
+    return new RefusedStream<v1::Stats>(status);
+  }
   auto* stream = new StatsStream(this, interval_ns, request->count());
   mailbox_->Post([stream] { stream->Begin(); });
   return stream;
+}
+
+Service::Unary* Service::ListConnections(
+    Caller* context, const v1::ListConnectionsRequest* request,
+    v1::ListConnectionsResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    admin::ListConnections(context_, *request, response, std::move(finish));
+  });
+}
+
+Service::Unary* Service::CloseConnection(
+    Caller* context, const v1::CloseConnectionRequest* request,
+    v1::CloseConnectionResponse* response) {
+  return InLoop(context, [this, request](FinishFn finish) {
+    Note("close connection " + Ascii(request->id()).substr(0, 40));
+    admin::CloseConnection(context_, *request, std::move(finish));
+  });
+}
+
+Service::Unary* Service::Drain(Caller* context, const v1::DrainRequest* request,
+                               v1::DrainResponse* response) {
+  int64_t timeout_ns = target_->drain_timeout_ns;
+  if (request->has_timeout()) {
+    auto given = ParseDuration(request->timeout(), "timeout", 0, kMaxDrain);
+    if (!given.ok()) {
+      Unary* reactor = context->DefaultReactor();
+      reactor->Finish(ToGrpc(given.status()));
+      return reactor;
+    }
+    timeout_ns = *given;
+  }
+  auto* call =
+      new Drainer::Call(&drainer_, timeout_ns, request->wait(), response);
+  mailbox_->Post([this, call, timeout_ns] {
+    Note("drain, " + std::to_string(timeout_ns / 1'000'000) + " ms");
+    drainer_.Start(call);
+  });
+  return call;
+}
+
+Service::Unary* Service::Undrain(Caller* context,
+                                 const v1::UndrainRequest* request,
+                                 v1::UndrainResponse* response) {
+  return InLoop(context, [this](FinishFn finish) {
+    Note("undrain");
+    drainer_.Undrain(std::move(finish));
+  });
+}
+
+Service::Unary* Service::SetLogLevel(Caller* context,
+                                     const v1::SetLogLevelRequest* request,
+                                     v1::SetLogLevelResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    if (!target_->log) {
+      return finish(absl::UnimplementedError("this service has no log"));
+    }
+    if (!v1::LogLevel_IsValid(request->level()) ||
+        request->level() == v1::LOG_LEVEL_UNSPECIFIED) {
+      return finish(
+          absl::InvalidArgumentError("level: DEBUG, INFO, WARNING or ERROR"));
+    }
+    response->set_previous(ToMessage(target_->log->level()));
+    target_->log->SetLevel(FromMessage(request->level()));
+    Note("log level " + v1::LogLevel_Name(request->level()));
+    finish(absl::OkStatus());
+  });
+}
+
+grpc::ServerWriteReactor<v1::TailLogResponse>* Service::TailLog(
+    Caller* context, const v1::TailLogRequest* request) {
+  using Refused = RefusedStream<v1::TailLogResponse>;
+  if (!target_->tail) {
+    return new Refused(
+        {grpc::StatusCode::UNIMPLEMENTED, "this service has no log"});
+  }
+  absl::Status status;
+  if (!v1::TailLogRequest::Source_IsValid(request->source())) {
+    status = absl::InvalidArgumentError("source: there is no such source");
+  } else if (!v1::LogLevel_IsValid(request->min_level())) {
+    status = absl::InvalidArgumentError("min_level: there is no such level");
+  } else if (request->contains().size() > kMaxContains) {
+    status = absl::InvalidArgumentError("contains: at most 1000 bytes");
+  }
+  if (!status.ok()) return new Refused(ToGrpc(status));
+  if (grpc::Status s = TakeStream(); !s.ok()) return new Refused(s);
+  auto* stream = new LogStream(mailbox_, &streams_, &logs_, *request);
+  mailbox_->Post([stream] { stream->Begin(); });
+  return stream;
+}
+
+Service::Unary* Service::ListCache(Caller* context,
+                                   const v1::ListCacheRequest* request,
+                                   v1::ListCacheResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    admin::ListCache(context_, *request, response, std::move(finish));
+  });
+}
+
+Service::Unary* Service::PurgeCache(Caller* context,
+                                    const v1::PurgeCacheRequest* request,
+                                    v1::PurgeCacheResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    Note("purge cache");
+    admin::PurgeCache(context_, *request, response, std::move(finish));
+  });
+}
+
+Service::Unary* Service::ListQueues(Caller* context,
+                                    const v1::ListQueuesRequest* request,
+                                    v1::ListQueuesResponse* response) {
+  return InLoop(context, [this, response](FinishFn finish) {
+    sampler_.Collect([this, response, finish = std::move(finish)](
+                         const Sample& sample) mutable {
+      v1::Stats stats;
+      Fill(sample, &stats);
+      for (size_t i = 0; i < sample.size(); ++i) {
+        auto* queue = response->add_queues();
+        const Queue& own = target_->workers[i].loop->queue();
+        queue->set_worker(static_cast<uint32_t>(i));
+        queue->set_engine(std::string(EngineName(own.engine())));
+        queue->set_engine_reason(Ascii(own.engine_reason()));
+        v1::WorkerStats* worker = stats.mutable_workers(static_cast<int>(i));
+        if (worker->has_queue()) {
+          queue->mutable_stats()->Swap(worker->mutable_queue());
+          queue->mutable_loop()->Swap(worker->mutable_loop());
+        }
+        queue->set_stale(worker->stale());
+      }
+      finish(absl::OkStatus());
+    });
+  });
+}
+
+Service::Unary* Service::ListInterests(Caller* context,
+                                       const v1::ListInterestsRequest* request,
+                                       v1::ListInterestsResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    admin::ListInterests(context_, *request, response, std::move(finish));
+  });
 }
 
 }  // namespace kevent::admin

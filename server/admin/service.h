@@ -7,9 +7,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "proto/kevent/admin/v1/admin.grpc.pb.h"
+#include "server/admin/drainer.h"
+#include "server/admin/lists.h"
+#include "server/admin/log_stream.h"
 #include "server/admin/mailbox.h"
 #include "server/admin/sampler.h"
 #include "server/admin/target.h"
@@ -19,30 +24,56 @@ namespace kevent::admin {
 
 class Service final : public v1::Admin::CallbackService {
  public:
-  Service(loop::Loop* loop, std::shared_ptr<Mailbox> mailbox,
-          std::shared_ptr<const Target> target, size_t max_streams);
-  // `loop` is the admin loop, which must outlive this.
+  Service(const Context& context, size_t max_streams,
+          std::function<void(bool serving)> set_serving);
+  // The context's loop must outlive this; `set_serving` is called in it.
   ~Service() override;
 
   void SetDraining(bool draining) { draining_.store(draining); }
-  // Any thread.
+  // Any thread: what GetInfo tells.
 
   // The calls; gRPC's threads.
-  grpc::ServerUnaryReactor* GetInfo(grpc::CallbackServerContext* context,
-                                    const v1::GetInfoRequest* request,
-                                    v1::GetInfoResponse* response) override;
-  grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
-                                     const v1::GetStatsRequest* request,
-                                     v1::Stats* response) override;
+  using Unary = grpc::ServerUnaryReactor;
+  using Caller = grpc::CallbackServerContext;
+  Unary* GetInfo(Caller* context, const v1::GetInfoRequest* request,
+                 v1::GetInfoResponse* response) override;
+  Unary* GetStats(Caller* context, const v1::GetStatsRequest* request,
+                  v1::Stats* response) override;
   grpc::ServerWriteReactor<v1::Stats>* WatchStats(
-      grpc::CallbackServerContext* context,
-      const v1::WatchStatsRequest* request) override;
+      Caller* context, const v1::WatchStatsRequest* request) override;
+  Unary* ListConnections(Caller* context,
+                         const v1::ListConnectionsRequest* request,
+                         v1::ListConnectionsResponse* response) override;
+  Unary* CloseConnection(Caller* context,
+                         const v1::CloseConnectionRequest* request,
+                         v1::CloseConnectionResponse* response) override;
+  Unary* Drain(Caller* context, const v1::DrainRequest* request,
+               v1::DrainResponse* response) override;
+  Unary* Undrain(Caller* context, const v1::UndrainRequest* request,
+                 v1::UndrainResponse* response) override;
+  Unary* SetLogLevel(Caller* context, const v1::SetLogLevelRequest* request,
+                     v1::SetLogLevelResponse* response) override;
+  grpc::ServerWriteReactor<v1::TailLogResponse>* TailLog(
+      Caller* context, const v1::TailLogRequest* request) override;
+  Unary* ListCache(Caller* context, const v1::ListCacheRequest* request,
+                   v1::ListCacheResponse* response) override;
+  Unary* PurgeCache(Caller* context, const v1::PurgeCacheRequest* request,
+                    v1::PurgeCacheResponse* response) override;
+  Unary* ListQueues(Caller* context, const v1::ListQueuesRequest* request,
+                    v1::ListQueuesResponse* response) override;
+  Unary* ListInterests(Caller* context, const v1::ListInterestsRequest* request,
+                       v1::ListInterestsResponse* response) override;
 
  private:
   class StatsStream;
 
+  template <typename Fn>
+  Unary* InLoop(Caller* context, Fn fn);
   void Fill(const Sample& sample, v1::Stats* stats);
+  grpc::Status TakeStream();
+  void Note(const std::string& text);
 
+  const Context context_;
   loop::Loop* const loop_;
   const std::shared_ptr<Mailbox> mailbox_;
   const std::shared_ptr<const Target> target_;
@@ -51,7 +82,10 @@ class Service final : public v1::Admin::CallbackService {
   const int64_t start_time_ns_;  // CLOCK_REALTIME
   std::atomic<size_t> streams_{0};
   std::atomic<bool> draining_{false};
-  Sampler sampler_;  // the admin loop's
+  // The admin loop's.
+  Sampler sampler_;
+  LogStreams logs_;
+  Drainer drainer_;
 };
 // kevent.admin.v1.Admin. gRPC's threads check the arguments and hand the call
 // to the admin loop; nothing here waits.

@@ -2,12 +2,17 @@
 #ifndef SERVER_ADMIN_TARGET_H_
 #define SERVER_ADMIN_TARGET_H_
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
 #include "server/files/file_cache.h"
 #include "server/http/server.h"
+#include "server/log/server_log.h"
+#include "server/log/tail.h"
 #include "server/loop/loop.h"
 #include "server/stats/registry.h"
 
@@ -30,6 +35,20 @@ struct Target {
   std::vector<Worker> workers;                // at least one
   const stats::Registry* registry = nullptr;  // what it counts beside
   std::string config_digest;
+
+  using DoneFn = absl::AnyInvocable<void()>;
+  std::function<void(int64_t timeout_ns, DoneFn done)> drain;
+  // Takes the service out of service: closes its listeners and idle
+  // connections, and what is left after `timeout_ns` nanoseconds. Calls `done`,
+  // in whatever thread, when no connection is left. Called from any thread.
+  // Empty: each worker's server is drained.
+  using StatusFn = absl::AnyInvocable<void(absl::Status)>;
+  std::function<void(StatusFn done)> undrain;
+  // Takes it into service again. Empty: it cannot.
+  int64_t drain_timeout_ns = 30'000'000'000;  // where a client names none
+
+  log::ServerLog* log = nullptr;  // whose level may be set
+  log::Tail* tail = nullptr;      // whose lines may be watched
 };
 // What an AdminServer shows and steers.
 

@@ -14,8 +14,7 @@ void ServerLog::Write(Level level, std::string_view text) {
   std::string clean;
   for (char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    // Bytes above ASCII may be of a path in UTF-8.
-    if (byte >= ' ' && byte != 0x7f) {
+    if (byte >= ' ' && byte < 0x7f) {
       clean.push_back(c);
     } else {
       clean.append({'\\', 'x', kHex[byte >> 4], kHex[byte & 15]});

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "server/log/tail.h"
 
@@ -18,8 +19,7 @@ class ServerLog {
 
   void Write(Level level, std::string_view text);
   // Any thread: one line, "program: text", if its level is not below that of
-  // the log. Bytes that could end a line or steer a terminal are written as
-  // \xHH.
+  // the log. Bytes that are not visible ASCII or a blank are written as \xHH.
 
   Level level() const { return level_.load(std::memory_order_relaxed); }
   void SetLevel(Level level) { level_.store(level, std::memory_order_relaxed); }

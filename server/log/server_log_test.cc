@@ -52,7 +52,7 @@ TEST_F(ServerLogTest, WritesLinesFromItsLevelOn) {
 
 TEST_F(ServerLogTest, LinesCannotBeForged) {
   log_.Write(Level::kInfo, "a\nb\x1b[2J\x7f\xc3\xa4");
-  EXPECT_EQ(Written(), "test: a\\x0Ab\\x1B[2J\\x7F\xc3\xa4\n");
+  EXPECT_EQ(Written(), "test: a\\x0Ab\\x1B[2J\\x7F\\xC3\\xA4\n");
 }
 
 TEST_F(ServerLogTest, TailHasRecentLines) {

@@ -20,7 +20,7 @@ struct Line {
   Level level = Level::kInfo;
   uint32_t worker = 0;  // kAccess
   int64_t time_ns = 0;  // CLOCK_REALTIME
-  std::string text;     // without a newline
+  std::string text;     // ASCII, without a newline
 };
 
 using Lines = std::shared_ptr<const std::vector<Line>>;

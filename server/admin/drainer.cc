@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/admin/drainer.h"
+
+#include <atomic>
+#include <memory>
+#include <utility>
+
+namespace kevent::admin {
+
+void Drainer::Call::OnCancel() {
+  drainer_->context_.mailbox->Post([this] {
+    std::erase(drainer_->waiting_, this);
+    drainer_->Answer(this, grpc::Status(grpc::StatusCode::CANCELLED,
+                                        "the call was cancelled"));
+  });
+}
+
+void Drainer::Call::OnDone() {
+  // Behind what OnCancel may have posted.
+  if (!drainer_->context_.mailbox->Post([this] { delete this; })) delete this;
+}
+
+Drainer::~Drainer() { context_.loop->CancelTimer(&deadline_); }
+
+void Drainer::Start(Call* call) {
+  if (call->answered_) return;  // cancelled before
+  if (state_ == State::kServing) {
+    state_ = State::kDraining;
+    const uint64_t round = ++round_;
+    set_serving_(false);
+    if (context_.target->drain) {
+      context_.target->drain(call->timeout_ns_,
+                             [this, round, mailbox = context_.mailbox] {
+                               mailbox->Post([this, round] { Drained(round); });
+                             });
+    } else {
+      DrainServers(call->timeout_ns_);
+    }
+  }
+  if (call->wait_ && state_ != State::kDrained) {
+    waiting_.push_back(call);
+  } else {
+    Answer(call, grpc::Status::OK);
+  }
+}
+
+void Drainer::DrainServers(int64_t timeout_ns) {
+  auto left = std::make_shared<std::atomic<size_t>>(1);
+  auto done = [this, round = round_, left, mailbox = context_.mailbox] {
+    if (left->fetch_sub(1) == 1) {
+      mailbox->Post([this, round] { Drained(round); });
+    }
+  };
+  for (const Worker& worker : context_.target->workers) {
+    if (!worker.server) continue;
+    left->fetch_add(1);
+    worker.loop->Post([server = worker.server, done] { server->Drain(done); });
+  }
+  context_.loop->SetTimer(&deadline_, context_.loop->UpdateNow() + timeout_ns);
+  done();
+}
+
+void Drainer::OnDeadline(loop::Loop*, loop::Timer* timer) {
+  Drainer* d = static_cast<Deadline*>(timer)->drainer;
+  for (const Worker& worker : d->context_.target->workers) {
+    if (!worker.server) continue;
+    worker.loop->Post([server = worker.server] {
+      if (server->draining()) server->CloseAll();
+    });
+  }
+}
+
+void Drainer::Drained(uint64_t round) {
+  if (round != round_ || state_ != State::kDraining) return;
+  state_ = State::kDrained;
+  context_.loop->CancelTimer(&deadline_);
+  AnswerAll(grpc::Status::OK);
+}
+
+void Drainer::Undrain(FinishFn finish) {
+  if (state_ == State::kServing) {
+    return finish(absl::FailedPreconditionError("it does not drain"));
+  }
+  if (!context_.target->undrain) {
+    return finish(absl::UnimplementedError(
+        "this service cannot be taken into service again"));
+  }
+  if (std::exchange(undraining_, true)) {
+    return finish(absl::FailedPreconditionError(
+        "it is being taken into service already"));
+  }
+  auto shared = std::make_shared<FinishFn>(std::move(finish));
+  context_.target->undrain(
+      [this, shared, mailbox = context_.mailbox](absl::Status status) {
+        mailbox->Post([this, shared, status = std::move(status)] {
+          undraining_ = false;
+          if (status.ok()) {
+            state_ = State::kServing;
+            ++round_;
+            context_.loop->CancelTimer(&deadline_);
+            set_serving_(true);
+            AnswerAll(grpc::Status(grpc::StatusCode::ABORTED,
+                                   "it was taken into service again"));
+          }
+          (*shared)(status);
+        });
+      });
+}
+
+void Drainer::Answer(Call* call, const grpc::Status& status) {
+  if (std::exchange(call->answered_, true)) return;
+  uint64_t connections = 0;
+  for (const Worker& worker : context_.target->workers) {
+    if (!worker.server) continue;
+    connections += worker.server->counters().connections.value();
+  }
+  call->response_->set_drained(state_ == State::kDrained);
+  call->response_->set_connections(connections);
+  call->Finish(status);
+}
+
+void Drainer::AnswerAll(const grpc::Status& status) {
+  for (Call* call : std::exchange(waiting_, {})) Answer(call, status);
+}
+
+}  // namespace kevent::admin
