@@ -2,6 +2,7 @@
 #include "server/admin/admin_server.h"
 
 #include <fcntl.h>
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -33,6 +34,9 @@ constexpr size_t kMaxMemory = 64 << 20;
 void SetUpGrpc() {
   static std::once_flag once;
   std::call_once(once, [] {
+    // Never taken down again: where a peer was slow to read, that would wait
+    // for up to ten seconds for a poller of gRPC's own.
+    grpc_init();
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   });

@@ -6,6 +6,12 @@
 #include <utility>
 
 namespace kevent::admin {
+namespace {
+
+constexpr int64_t kPatience = 2'000'000'000;
+// Nanoseconds to wait for being in service again.
+
+}  // namespace
 
 void Drainer::Call::OnCancel() {
   drainer_->context_.mailbox->Post([this] {
@@ -20,7 +26,10 @@ void Drainer::Call::OnDone() {
   if (!drainer_->context_.mailbox->Post([this] { delete this; })) delete this;
 }
 
-Drainer::~Drainer() { context_.loop->CancelTimer(&deadline_); }
+Drainer::~Drainer() {
+  context_.loop->CancelTimer(&deadline_);
+  context_.loop->CancelTimer(&patience_);
+}
 
 void Drainer::Start(Call* call) {
   if (call->answered_) return;  // cancelled before
@@ -89,22 +98,35 @@ void Drainer::Undrain(FinishFn finish) {
     return finish(absl::FailedPreconditionError(
         "it is being taken into service already"));
   }
-  auto shared = std::make_shared<FinishFn>(std::move(finish));
-  context_.target->undrain(
-      [this, shared, mailbox = context_.mailbox](absl::Status status) {
-        mailbox->Post([this, shared, status = std::move(status)] {
-          undraining_ = false;
-          if (status.ok()) {
-            state_ = State::kServing;
-            ++round_;
-            context_.loop->CancelTimer(&deadline_);
-            set_serving_(true);
-            AnswerAll(grpc::Status(grpc::StatusCode::ABORTED,
-                                   "it was taken into service again"));
-          }
-          (*shared)(status);
-        });
-      });
+  undrain_finish_ = std::move(finish);
+  // Who is asked may be about to end.
+  context_.loop->SetTimer(&patience_, context_.loop->UpdateNow() + kPatience);
+  context_.target->undrain([this,
+                            mailbox = context_.mailbox](absl::Status status) {
+    mailbox->Post([this, status = std::move(status)] { Undrained(status); });
+  });
+}
+
+void Drainer::Undrained(const absl::Status& status) {
+  undraining_ = false;
+  context_.loop->CancelTimer(&patience_);
+  if (status.ok()) {
+    state_ = State::kServing;
+    ++round_;
+    context_.loop->CancelTimer(&deadline_);
+    set_serving_(true);
+    AnswerAll(grpc::Status(grpc::StatusCode::ABORTED,
+                           "it was taken into service again"));
+  }
+  if (undrain_finish_) std::exchange(undrain_finish_, nullptr)(status);
+}
+
+// What is under way goes on, but nobody waits for it any more.
+void Drainer::OnPatience(loop::Loop*, loop::Timer* timer) {
+  Drainer* d = static_cast<Patience*>(timer)->drainer;
+  if (!d->undrain_finish_) return;
+  std::exchange(d->undrain_finish_, nullptr)(
+      absl::DeadlineExceededError("the service does not answer"));
 }
 
 void Drainer::Answer(Call* call, const grpc::Status& status) {

@@ -41,7 +41,8 @@ class Drainer {
   Drainer(const Context& context, std::function<void(bool)> set_serving)
       : context_(context),
         set_serving_(std::move(set_serving)),
-        deadline_(this) {}
+        deadline_(this),
+        patience_(this) {}
   ~Drainer();
 
   // In the admin loop.
@@ -56,7 +57,14 @@ class Drainer {
     Drainer* const drainer;
   };
 
+  struct Patience : loop::Timer {
+    explicit Patience(Drainer* d) : loop::Timer(OnPatience), drainer(d) {}
+    Drainer* const drainer;
+  };
+
   static void OnDeadline(loop::Loop* loop, loop::Timer* timer);
+  static void OnPatience(loop::Loop* loop, loop::Timer* timer);
+  void Undrained(const absl::Status& status);
   void DrainServers(int64_t timeout_ns);
   void Drained(uint64_t round);
   void Answer(Call* call, const grpc::Status& status);
@@ -66,9 +74,11 @@ class Drainer {
   const std::function<void(bool)> set_serving_;
   State state_ = State::kServing;
   bool undraining_ = false;
-  uint64_t round_ = 0;  // tells late ends of a drain that was taken back
+  FinishFn undrain_finish_;  // of the call that waits for it
+  uint64_t round_ = 0;       // tells late ends of a drain that was taken back
   std::vector<Call*> waiting_;
   Deadline deadline_;
+  Patience patience_;
 };
 // Takes the service out of service and back. The admin loop's thread alone.
 

@@ -74,6 +74,14 @@ void TestService::Call(size_t worker, const std::function<void()>& fn) {
   done.get_future().wait();
 }
 
+void TestService::ReleaseHeld(size_t worker) {
+  Call(worker, [&] {
+    for (http::Exchange* x : std::exchange(parts_[worker]->held, {})) {
+      x->Reply(200, "text/plain", "held");
+    }
+  });
+}
+
 bool TestService::Await(size_t worker, const std::function<bool()>& condition) {
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::seconds(30);

@@ -32,6 +32,8 @@ class TestService {
 
   void Call(size_t worker, const std::function<void()>& fn);
   // Runs `fn` in the loop's thread and waits for it.
+  void ReleaseHeld(size_t worker);
+  // Answers what came for /hold.
   bool Await(size_t worker, const std::function<bool()>& condition);
   // Until it holds there; false after 30 s.
 

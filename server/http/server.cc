@@ -313,7 +313,7 @@ std::string_view HttpServer::Date() {
 }
 
 void HttpServer::Drain(absl::AnyInvocable<void()> done) {
-  drained_ = std::move(done);
+  drained_.push_back(std::move(done));
   draining_ = true;
   for (auto& acceptor : acceptors_) {
     if (acceptor->closed) continue;
@@ -331,18 +331,25 @@ void HttpServer::Drain(absl::AnyInvocable<void()> done) {
 
 void HttpServer::Undrain() {
   draining_ = false;
-  drained_ = nullptr;
+  drained_.clear();
   std::erase_if(acceptors_, [](const auto& acceptor) {
     return acceptor->closed && !acceptor->pending;
   });
 }
 
+bool HttpServer::listening() const {
+  for (const auto& acceptor : acceptors_) {
+    if (acceptor->pending || !acceptor->closed) return true;
+  }
+  return false;
+}
+
 void HttpServer::CheckDrained() {
-  if (!draining_ || !drained_ || connection_count_ > 0) return;
+  if (!draining_ || drained_.empty() || connection_count_ > 0) return;
   for (auto& acceptor : acceptors_) {
     if (acceptor->pending) return;
   }
-  std::exchange(drained_, nullptr)();
+  for (auto& done : std::exchange(drained_, {})) done();
 }
 
 // --- Walks.

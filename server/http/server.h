@@ -160,13 +160,17 @@ class HttpServer {
   void Drain(absl::AnyInvocable<void()> done);
   // Closes the listeners and idle connections, lets requests under way finish
   // with "Connection: close", then calls `done`. While it drains a second one
-  // only replaces `done`.
+  // only adds another `done`.
 
   void Undrain();
-  // Takes connections again, once Listen is called anew. A `done` that was not
-  // called is dropped. Connections that were told so still close.
+  // Takes connections again, once Listen is called anew. What would have been
+  // called at the end of the drain is dropped. Connections that were told so
+  // still close.
 
   bool draining() const { return draining_; }
+  bool listening() const;
+  // Some listening socket may still take connections: after Drain the kernel
+  // may hold on to one for a moment.
 
   void CloseAll();
   // Ends every connection now.
@@ -266,7 +270,7 @@ class HttpServer {
   DateCache date_;
   int64_t date_until_ns_ = 0;
   int64_t unix_time_ = 0;
-  absl::AnyInvocable<void()> drained_;
+  std::vector<absl::AnyInvocable<void()>> drained_;
   bool draining_ = false;
   bool destroying_ = false;
   stats::HttpCounters counters_;

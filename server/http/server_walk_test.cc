@@ -179,6 +179,8 @@ TEST_P(ServerWalkTest, DrainedAndTakenIntoServiceAgain) {
     EXPECT_EQ(idle.AwaitEnd(), End::kClosed);
     ASSERT_TRUE(server_->Await([&] { return drained.load(); }));
     EXPECT_TRUE(server_->server()->draining());
+    EXPECT_TRUE(
+        server_->Await([&] { return !server_->server()->listening(); }));
     auto listener = net::Listener::Listen(*address, {});
     ASSERT_TRUE(listener.ok()) << listener.status();
     server_->Call([&] {
@@ -189,6 +191,22 @@ TEST_P(ServerWalkTest, DrainedAndTakenIntoServiceAgain) {
   }
 }
 
+TEST_P(ServerWalkTest, AllWhoDrainAreTold) {
+  Start();
+  TestClient held(port());
+  ASSERT_TRUE(held.Send(TestClient::Request("GET", "/hold")));
+  ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
+  std::atomic<int> drained{0};
+  server_->Call([&] {
+    server_->server()->Drain([&] { ++drained; });
+    server_->server()->Drain([&] { ++drained; });
+    shared_.held[0]->Reply(200, "text/plain", "held");
+  });
+  EXPECT_TRUE(server_->Await([&] { return drained == 2; }));
+  server_->Call([&] { server_->server()->Drain([&] { ++drained; }); });
+  EXPECT_TRUE(server_->Await([&] { return drained == 3; }));
+}
+
 // Undrain before the drain is done: what was told to close does, and nothing
 // else.
 TEST_P(ServerWalkTest, DrainGivenUp) {
@@ -197,8 +215,11 @@ TEST_P(ServerWalkTest, DrainGivenUp) {
   ASSERT_TRUE(held.Send(TestClient::Request("GET", "/hold")));
   ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
   std::atomic<bool> drained{false};
-  server_->Call([&] { server_->server()->Drain([&] { drained = true; }); });
-  Settle();
+  server_->Call([&] {
+    EXPECT_TRUE(server_->server()->listening());
+    server_->server()->Drain([&] { drained = true; });
+  });
+  ASSERT_TRUE(server_->Await([&] { return !server_->server()->listening(); }));
   auto listener = net::Listener::Listen(
       *net::Address::Parse("127.0.0.1:" + std::to_string(port())), {});
   ASSERT_TRUE(listener.ok()) << listener.status();

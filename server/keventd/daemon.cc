@@ -3,9 +3,11 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
-#include <cstdio>
+#include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <utility>
 
 #include "server/net/listener.h"
@@ -38,7 +40,10 @@ void Daemon::BlockSignals() {
 
 Daemon::Daemon(const DaemonOptions& options, files::Root root,
                files::MimeTypes mime)
-    : options_(options), root_(std::move(root)), mime_(std::move(mime)) {}
+    : log_("keventd", STDERR_FILENO, &tail_),
+      options_(options),
+      root_(std::move(root)),
+      mime_(std::move(mime)) {}
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(
     const DaemonOptions& options) {
@@ -63,22 +68,39 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(
   d->runtime_ = *std::move(made);
   for (size_t i = 0; i < d->runtime_->size(); ++i) {
     auto worker =
-        Worker::Create(&d->runtime_->loop(i), &d->root_, &d->mime_, options);
+        Worker::Create(&d->runtime_->loop(i), static_cast<uint32_t>(i),
+                       &d->root_, &d->mime_, options, &d->tail_);
     if (!worker.ok()) return worker.status();
     d->workers_.push_back(*std::move(worker));
   }
-  if (absl::Status s = d->Bind(); !s.ok()) return s;
+  d->addresses_ = options.listen;
+  auto listeners = d->Bind();
+  if (!listeners.ok()) return listeners.status();
+  for (size_t i = 0; i < d->workers_.size(); ++i) {
+    for (net::Listener& listener : (*listeners)[i]) {
+      d->workers_[i]->Listen(std::move(listener));
+    }
+  }
+  Daemon* daemon = d.get();
+  d->tail_.SetWanted([daemon](bool access) {
+    for (auto& worker : daemon->workers_) {
+      Worker* w = worker.get();
+      w->loop()->Post([w, access] { w->SetTailing(access); });
+    }
+  });
   return d;
 }
 
-absl::Status Daemon::Bind() {
-  for (net::Address address : options_.listen) {
+// Binds every one of addresses_, in which port 0 becomes the one it got.
+absl::StatusOr<Daemon::Listeners> Daemon::Bind() {
+  Listeners listeners(workers_.size());
+  for (net::Address& address : addresses_) {
     net::Listener::Options listen;
     if (address.is_unix()) {
       auto listener = net::Listener::Listen(address, listen);
       if (!listener.ok()) return WithMend(listener.status());
-      addresses_.push_back(listener->address());
-      workers_[0]->Listen(*std::move(listener));
+      address = listener->address();
+      listeners[0].push_back(*std::move(listener));
       continue;
     }
     // SO_REUSEPORT would let us share a port with another keventd unnoticed:
@@ -88,15 +110,14 @@ absl::Status Daemon::Bind() {
       if (!probe.ok()) return WithMend(probe.status());
       address = probe->address();
     }
-    addresses_.push_back(address);
     listen.reuse_port = true;
-    for (auto& worker : workers_) {
+    for (auto& own : listeners) {
       auto listener = net::Listener::Listen(address, listen);
       if (!listener.ok()) return WithMend(listener.status());
-      worker->Listen(*std::move(listener));
+      own.push_back(*std::move(listener));
     }
   }
-  return absl::OkStatus();
+  return listeners;
 }
 
 std::string Daemon::ReadyLine() const {
@@ -128,6 +149,15 @@ absl::Status Daemon::StartAdmin(const std::string& address) {
     target.workers.push_back(
         {w->loop(), &w->server(), [w] { return &w->cache(); }});
   }
+  target.drain = [this](int64_t timeout_ns, admin::Target::DoneFn done) {
+    Drain(timeout_ns, std::move(done));
+  };
+  target.undrain = [this](admin::Target::StatusFn done) {
+    Undrain(std::move(done));
+  };
+  target.drain_timeout_ns = options_.drain_timeout_ns;
+  target.log = &log_;
+  target.tail = &tail_;
   auto admin = keventd::StartAdmin(address, std::move(target));
   if (!admin.ok()) return admin.status();
   admin_ = *std::move(admin);
@@ -143,13 +173,10 @@ absl::Status Daemon::Run() {
   std::vector<loop::Watcher> watchers;
   for (int signo : {SIGTERM, SIGINT, SIGHUP}) {
     auto watcher = reactor.OnSignal(signo, [this, signo](const Entry&) {
-      if (signo != SIGHUP) {
+      if (signo == SIGHUP) {
+        OnHangup();
+      } else {
         OnStop();
-        return;
-      }
-      for (auto& worker : workers_) {
-        Worker* w = worker.get();
-        w->loop()->Post([w] { w->ReopenLog(); });
       }
     });
     if (!watcher.ok()) return watcher.status();
@@ -165,9 +192,22 @@ absl::Status Daemon::Run() {
   return absl::OkStatus();
 }
 
+void Daemon::OnHangup() {
+  for (auto& worker : workers_) {
+    Worker* w = worker.get();
+    w->loop()->Post([this, w] {
+      if (absl::Status s = w->ReopenLog(); !s.ok()) {
+        log_.Write(log::Level::kWarning,
+                   std::string(s.message()) + "; the old one goes on");
+      }
+    });
+  }
+}
+
 void Daemon::OnStop() {
   if (stopping_) _Exit(128 + SIGTERM);  // asked for twice
   stopping_ = true;
+  log_.Write(log::Level::kDebug, "ends when the requests under way are done");
   if (admin_) admin_->SetServing(false);
   for (auto& worker : workers_) {
     Worker* w = worker.get();
@@ -176,6 +216,52 @@ void Daemon::OnStop() {
                [this] { main_->Post([this] { WorkerDone(); }); });
     });
   }
+}
+
+// Any thread.
+void Daemon::Drain(int64_t timeout_ns, admin::Target::DoneFn done) {
+  auto left = std::make_shared<std::atomic<size_t>>(workers_.size());
+  auto shared = std::make_shared<admin::Target::DoneFn>(std::move(done));
+  for (auto& worker : workers_) {
+    Worker* w = worker.get();
+    w->loop()->Post([w, timeout_ns, left, shared] {
+      w->Drain(timeout_ns, [left, shared] {
+        if (left->fetch_sub(1) == 1) (*shared)();
+      });
+    });
+  }
+}
+
+// Any thread.
+void Daemon::Undrain(admin::Target::StatusFn done) {
+  auto left = std::make_shared<std::atomic<size_t>>(workers_.size());
+  auto shared = std::make_shared<admin::Target::StatusFn>(std::move(done));
+  for (auto& worker : workers_) {
+    Worker* w = worker.get();
+    w->loop()->Post([this, w, left, shared] {
+      w->AwaitClosed([this, left, shared] {
+        if (left->fetch_sub(1) > 1) return;
+        main_->Post([this, shared] { Rebind(std::move(*shared)); });
+      });
+    });
+  }
+}
+
+void Daemon::Rebind(admin::Target::StatusFn done) {
+  if (stopping_) {
+    return done(absl::UnavailableError("the server is going down"));
+  }
+  auto listeners = Bind();
+  if (!listeners.ok()) {
+    return done(absl::FailedPreconditionError(listeners.status().message()));
+  }
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    Worker* w = workers_[i].get();
+    w->loop()->Post([w, own = std::move((*listeners)[i])]() mutable {
+      w->Undrain(std::move(own));
+    });
+  }
+  done(absl::OkStatus());
 }
 
 void Daemon::WorkerDone() {

@@ -14,6 +14,8 @@
 #include "server/keventd/admin.h"
 #include "server/keventd/options.h"
 #include "server/keventd/worker.h"
+#include "server/log/server_log.h"
+#include "server/log/tail.h"
 #include "server/loop/loop.h"
 #include "server/loop/reactor.h"
 #include "server/loop/runtime.h"
@@ -44,13 +46,23 @@ class Daemon {
 
   std::string EngineReason() const;
 
+  log::ServerLog& log() { return log_; }
+
  private:
+  using Listeners = std::vector<std::vector<net::Listener>>;  // of each worker
+
   Daemon(const DaemonOptions& options, files::Root root, files::MimeTypes mime);
 
-  absl::Status Bind();
+  absl::StatusOr<Listeners> Bind();
   void OnStop();
+  void OnHangup();
   void WorkerDone();
+  void Drain(int64_t timeout_ns, admin::Target::DoneFn done);
+  void Undrain(admin::Target::StatusFn done);
+  void Rebind(admin::Target::StatusFn done);
 
+  log::Tail tail_;
+  log::ServerLog log_;
   const DaemonOptions options_;
   const files::Root root_;
   const files::MimeTypes mime_;

@@ -127,11 +127,13 @@ int main(int argc, char** argv) {
   if (!daemon.ok()) return Fail(daemon.status());
   absl::Status admin = (*daemon)->StartAdmin(absl::GetFlag(FLAGS_admin));
   if (absl::IsUnavailable(admin)) {
-    fprintf(stderr, "keventd: %s\n", std::string(admin.message()).c_str());
+    (*daemon)->log().Write(kevent::log::Level::kWarning,
+                           std::string(admin.message()));
   } else if (!admin.ok()) {
     return Fail(admin);
   }
-  fprintf(stderr, "keventd: engine %s\n", (*daemon)->EngineReason().c_str());
+  (*daemon)->log().Write(kevent::log::Level::kInfo,
+                         "engine " + (*daemon)->EngineReason());
   printf("%s\n", (*daemon)->ReadyLine().c_str());
   fflush(stdout);
   absl::Status status = (*daemon)->Run();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/keventd/worker.h"
 
+#include <time.h>
+
 #include <utility>
 
 namespace kevent::keventd {
@@ -10,9 +12,12 @@ constexpr int64_t kFlushInterval = 1'000'000'000;
 
 }  // namespace
 
-Worker::Worker(loop::Loop* loop, const DaemonOptions& options)
+Worker::Worker(loop::Loop* loop, uint32_t number, const DaemonOptions& options,
+               log::Tail* tail)
     : loop_(loop),
       log_path_(options.access_log),
+      number_(number),
+      tail_(tail),
       flush_(OnFlush, this),
       drain_(OnDrainTimeout, this) {}
 
@@ -22,9 +27,10 @@ Worker::~Worker() {
 }
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(
-    loop::Loop* loop, const files::Root* root, const files::MimeTypes* mime,
-    const DaemonOptions& options) {
-  std::unique_ptr<Worker> worker(new Worker(loop, options));
+    loop::Loop* loop, uint32_t number, const files::Root* root,
+    const files::MimeTypes* mime, const DaemonOptions& options,
+    log::Tail* tail) {
+  std::unique_ptr<Worker> worker(new Worker(loop, number, options, tail));
   files::StaticHandler::Options files;
   files.cache = options.cache;
   files.index = options.index;
@@ -40,9 +46,8 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(
     auto log = log::AccessLog::Open(options.access_log);
     if (!log.ok()) return log.status();
     worker->log_ = *std::move(log);
-    Worker* w = worker.get();
-    w->server_->SetLog([w](const http::LogRecord& record) { w->Log(record); });
-    loop->SetTimer(&w->flush_, loop->UpdateNow() + kFlushInterval);
+    worker->SetLog();
+    loop->SetTimer(&worker->flush_, loop->UpdateNow() + kFlushInterval);
   }
   return worker;
 }
@@ -52,9 +57,41 @@ void Worker::Listen(net::Listener listener) {
   listeners_.push_back(std::move(listener));
 }
 
+// Nobody wants to know: nothing is called for a response.
+void Worker::SetLog() {
+  if (log_ || tailing_) {
+    server_->SetLog([this](const http::LogRecord& record) { Log(record); });
+  } else {
+    server_->SetLog(nullptr);
+  }
+}
+
+void Worker::SetTailing(bool on) {
+  tailing_ = on;
+  SetLog();
+}
+
 void Worker::Log(const http::LogRecord& record) {
-  log_->Write({record.fd, server_->date(), record.method, record.target,
-               record.status, record.bytes, record.duration_ns});
+  const log::AccessLog::Record own = {
+      record.fd,     server_->date(), record.method,     record.target,
+      record.status, record.bytes,    record.duration_ns};
+  if (log_) log_->Write(own);
+  if (!tailing_) return;
+  log::Line& line = tail_lines_.emplace_back();
+  line.kind = log::Line::Kind::kAccess;
+  line.worker = number_;
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  line.time_ns = now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+  log::AccessLog::Append(own, &line.text);
+  if (tail_lines_.size() > 1) return;
+  // All lines of a turn at once.
+  loop_->Defer(
+      [](void* p) {
+        auto* w = static_cast<Worker*>(p);
+        w->tail_->Publish(std::exchange(w->tail_lines_, {}));
+      },
+      this);
 }
 
 void Worker::OnFlush(loop::Loop* loop, loop::Timer* timer) {
@@ -62,16 +99,35 @@ void Worker::OnFlush(loop::Loop* loop, loop::Timer* timer) {
   loop->SetTimer(timer, loop->now_ns() + kFlushInterval);
 }
 
-void Worker::ReopenLog() {
-  if (log_path_.empty()) return;
+absl::Status Worker::ReopenLog() {
+  if (log_path_.empty()) return absl::OkStatus();
   auto log = log::AccessLog::Open(log_path_);
-  // Better the old file than none.
-  if (log.ok()) log_ = *std::move(log);
+  if (!log.ok()) return log.status();
+  log_ = *std::move(log);
+  return absl::OkStatus();
 }
 
 void Worker::Drain(int64_t timeout_ns, absl::AnyInvocable<void()> done) {
-  loop_->SetTimer(&drain_, loop_->UpdateNow() + timeout_ns);
+  const int64_t deadline = loop_->UpdateNow() + timeout_ns;
+  // A second one may only shorten it.
+  if (!drain_.pending() || deadline < drain_.deadline_ns) {
+    loop_->SetTimer(&drain_, deadline);
+  }
   server_->Drain(std::move(done));
+}
+
+void Worker::AwaitClosed(absl::AnyInvocable<void()> done) {
+  if (!server_->listening()) return done();
+  loop_->Post([this, done = std::move(done)]() mutable {
+    AwaitClosed(std::move(done));
+  });
+}
+
+void Worker::Undrain(std::vector<net::Listener> listeners) {
+  loop_->CancelTimer(&drain_);
+  server_->Undrain();
+  listeners_.clear();
+  for (net::Listener& listener : listeners) Listen(std::move(listener));
 }
 
 void Worker::OnDrainTimeout(loop::Loop*, loop::Timer* timer) {

@@ -2,6 +2,7 @@
 #ifndef SERVER_KEVENTD_WORKER_H_
 #define SERVER_KEVENTD_WORKER_H_
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "server/http/server.h"
 #include "server/keventd/options.h"
 #include "server/log/access_log.h"
+#include "server/log/tail.h"
 #include "server/loop/loop.h"
 #include "server/net/listener.h"
 
@@ -20,8 +22,10 @@ namespace kevent::keventd {
 class Worker {
  public:
   static absl::StatusOr<std::unique_ptr<Worker>> Create(
-      loop::Loop* loop, const files::Root* root, const files::MimeTypes* mime,
-      const DaemonOptions& options);
+      loop::Loop* loop, uint32_t number, const files::Root* root,
+      const files::MimeTypes* mime, const DaemonOptions& options,
+      log::Tail* tail);
+  // What it logs while SetTailing is on goes to `tail`, too.
 
   ~Worker();
 
@@ -32,17 +36,25 @@ class Worker {
   void Drain(int64_t timeout_ns, absl::AnyInvocable<void()> done);
   // Calls `done` when no connection is left, which is enforced after the
   // time-out.
-  void ReopenLog();
+  void AwaitClosed(absl::AnyInvocable<void()> done);
+  // Calls `done` when the listeners are closed, which the kernel may take a
+  // moment for after Drain.
+  void Undrain(std::vector<net::Listener> listeners);
+  absl::Status ReopenLog();
+  // On failure it keeps the old one.
+  void SetTailing(bool on);
 
   loop::Loop* loop() const { return loop_; }
   http::HttpServer& server() { return *server_; }
   files::FileCache& cache() { return handler_->cache(); }
 
  private:
-  Worker(loop::Loop* loop, const DaemonOptions& options);
+  Worker(loop::Loop* loop, uint32_t number, const DaemonOptions& options,
+         log::Tail* tail);
 
   static void OnFlush(loop::Loop* loop, loop::Timer* timer);
   static void OnDrainTimeout(loop::Loop* loop, loop::Timer* timer);
+  void SetLog();
   void Log(const http::LogRecord& record);
 
   struct OwnTimer : loop::Timer {
@@ -52,7 +64,11 @@ class Worker {
 
   loop::Loop* const loop_;
   const std::string log_path_;
+  const uint32_t number_;
+  log::Tail* const tail_;
   std::unique_ptr<log::AccessLog> log_;
+  bool tailing_ = false;
+  std::vector<log::Line> tail_lines_;  // of this turn
   OwnTimer flush_;
   OwnTimer drain_;
   std::unique_ptr<files::StaticHandler> handler_;
