@@ -41,6 +41,29 @@ void ForEach(const v1::Stats& stats, Fn fn) {
   if (stats.workers_size() > 1) fn("total", stats.total());
 }
 
+std::string Lower(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    if (c == '_') c = ' ';
+  }
+  return text;
+}
+
+google::protobuf::Timestamp Seconds(google::protobuf::Timestamp time) {
+  time.set_nanos(0);
+  return time;
+}
+
+// Local time of day.
+std::string ClockTime(const google::protobuf::Timestamp& time) {
+  const time_t seconds = time.seconds();
+  tm local = {};
+  localtime_r(&seconds, &local);
+  char text[20];
+  strftime(text, sizeof text, "%H:%M:%S", &local);
+  return text;
+}
+
 uint64_t Since(uint64_t before, uint64_t now) {
   return now > before ? now - before : 0;
 }
@@ -74,6 +97,9 @@ std::string Format(const v1::GetInfoResponse& info) {
   text += Line("workers", std::to_string(info.workers()));
   text += Line("engine", Printable(info.engine_reason()));
   text += Line("kernel", Printable(info.kernel()));
+  if (info.log_level() != v1::LOG_LEVEL_UNSPECIFIED) {
+    text += Line("log level", Lower(v1::LogLevel_Name(info.log_level())));
+  }
   text += Line("started", TimeUtil::ToString(info.start_time()));
   text += Line("uptime", Uptime(info.uptime()));
   if (!info.config_digest().empty()) {
@@ -159,6 +185,125 @@ std::string Format(const v1::Stats& stats) {
   return text;
 }
 
+std::string Format(const v1::ListConnectionsResponse& list) {
+  Table table({"id", "worker", "peer", "state", "age", "fd", "response"});
+  for (const v1::Connection& c : list.connections()) {
+    std::string response;
+    if (c.state() == v1::Connection::RESPONSE) {
+      response =
+          std::to_string(c.status()) + " " + c.method() + " " + c.target();
+    }
+    table.Add({Printable(c.id()), std::to_string(c.worker()),
+               Printable(c.peer()),
+               Lower(v1::Connection::State_Name(c.state())), Uptime(c.age()),
+               std::to_string(c.fd()), Printable(response)});
+  }
+  return table.ToString();
+}
+
+std::string Format(const v1::CloseConnectionResponse&) { return "closed\n"; }
+
+std::string Format(const v1::DrainResponse& drain) {
+  if (drain.drained()) return "drained\n";
+  return "draining, " + std::to_string(drain.connections()) +
+         (drain.connections() == 1 ? " connection" : " connections") +
+         " left\n";
+}
+
+std::string Format(const v1::UndrainResponse&) { return "serving\n"; }
+
+std::string Format(const v1::SetLogLevelResponse& level) {
+  return "was " + Lower(v1::LogLevel_Name(level.previous())) + "\n";
+}
+
+std::string Format(const v1::TailLogResponse& lines) {
+  std::string text;
+  if (lines.dropped() > 0) {
+    text += "(" + std::to_string(lines.dropped()) + " lines lost)\n";
+  }
+  for (const v1::TailLogResponse::Line& line : lines.lines()) {
+    // The log has escaped what is odd: it is not to be escaped twice.
+    std::string clean;
+    for (char c : line.text()) clean += c >= ' ' && c < 0x7f ? c : '?';
+    if (line.source() == v1::TailLogRequest::ACCESS) {
+      text += std::to_string(line.worker()) + " " + clean + "\n";
+    } else {
+      text += ClockTime(line.time()) + " " +
+              Lower(v1::LogLevel_Name(line.level())) + " " + clean + "\n";
+    }
+  }
+  return text;
+}
+
+std::string Format(const v1::ListCacheResponse& list) {
+  Table table(
+      {"worker", "kind", "size", "modified", "memory", "watched", "path"});
+  for (const v1::CacheEntry& e : list.entries()) {
+    const bool missing = e.kind() == v1::CacheEntry::MISSING;
+    std::string path = Printable(e.path());
+    if (missing) path += " (" + Printable(e.error()) + ")";
+    table.Add({std::to_string(e.worker()),
+               Lower(v1::CacheEntry::Kind_Name(e.kind())),
+               missing ? "-" : Bytes(e.size()),
+               missing ? "-" : TimeUtil::ToString(Seconds(e.modified())),
+               e.in_memory() ? "yes" : "no", e.watched() ? "yes" : "no", path});
+  }
+  return table.ToString();
+}
+
+std::string Format(const v1::PurgeCacheResponse& purged) {
+  return std::to_string(purged.dropped()) +
+         (purged.dropped() == 1 ? " entry" : " entries") + " dropped\n";
+}
+
+std::string Format(const v1::ListQueuesResponse& list) {
+  Table table({"worker", "engine", "interests", "in flight", "ring", "deferred",
+               "turns", "entries", "posts", "timers"});
+  for (const auto& queue : list.queues()) {
+    table.Add(
+        {std::to_string(queue.worker()) + (queue.stale() ? " (stale)" : ""),
+         Printable(queue.engine()), Count(queue.stats().interests()),
+         Count(queue.stats().in_flight()),
+         Count(queue.stats().ring_high_water()),
+         Count(queue.stats().overflow_deferred()), Count(queue.loop().turns()),
+         Count(queue.loop().entries()), Count(queue.loop().posts()),
+         Count(queue.loop().timers())});
+  }
+  return table.ToString();
+}
+
+std::string Format(const v1::ListInterestsResponse& list) {
+  Table table({"id", "source", "what", "events", "flags"});
+  for (const v1::Interest& i : list.interests()) {
+    std::string what;
+    switch (i.source()) {
+      case v1::Interest::POLL:
+        what = "fd " + std::to_string(i.fd()) + " " + i.file();
+        break;
+      case v1::Interest::SIGNAL:
+        what = "signal " + std::to_string(i.signal());
+        break;
+      case v1::Interest::TIMER:
+        what = i.interval().seconds() + i.interval().nanos() > 0
+                   ? "every " + Uptime(i.interval())
+                   : "once";
+        break;
+      default:
+        break;
+    }
+    std::string flags;
+    for (const std::string& flag : i.flags()) {
+      flags += (flags.empty() ? "" : ",") + flag;
+    }
+    if (i.unread()) flags += flags.empty() ? "unread" : ",unread";
+    char events[20];
+    snprintf(events, sizeof events, "%#x", i.events());
+    table.Add({Printable(i.id()), Lower(v1::Interest::Source_Name(i.source())),
+               Printable(what), events, Printable(flags)});
+  }
+  return table.ToString();
+}
+
 uint64_t Percentile(const v1::Histogram& before, const v1::Histogram& now,
                     double fraction) {
   std::map<uint64_t, uint64_t> counts;
@@ -215,15 +360,10 @@ std::string RatesHead() {
 std::string FormatRates(const v1::Stats& before, const v1::Stats& now) {
   const Rates r =
       RatesOf(before.total(), now.total(), SecondsBetween(before, now));
-  const time_t seconds = now.time().seconds();
-  tm local = {};
-  localtime_r(&seconds, &local);
-  char time[20];
-  strftime(time, sizeof time, "%H:%M:%S", &local);
   char text[200];
   snprintf(text, sizeof text, "%8s %10.0f %12s %8.0f %9llu %10s %10s %10.0f\n",
-           time, r.requests, Bytes(static_cast<uint64_t>(r.bytes)).c_str(),
-           r.errors,
+           ClockTime(now.time()).c_str(), r.requests,
+           Bytes(static_cast<uint64_t>(r.bytes)).c_str(), r.errors,
            static_cast<unsigned long long>(now.total().http().connections()),
            Time(r.p50_ns).c_str(), Time(r.p99_ns).c_str(), r.entries);
   return text;

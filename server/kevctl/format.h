@@ -19,6 +19,16 @@ std::string ToJson(const google::protobuf::Message& message, bool one_line);
 // What the calls answer, for people; each ends in a newline.
 std::string Format(const v1::GetInfoResponse& info);
 std::string Format(const v1::Stats& stats);
+std::string Format(const v1::ListConnectionsResponse& list);
+std::string Format(const v1::CloseConnectionResponse& closed);
+std::string Format(const v1::DrainResponse& drain);
+std::string Format(const v1::UndrainResponse& undrain);
+std::string Format(const v1::SetLogLevelResponse& level);
+std::string Format(const v1::TailLogResponse& lines);
+std::string Format(const v1::ListCacheResponse& list);
+std::string Format(const v1::PurgeCacheResponse& purged);
+std::string Format(const v1::ListQueuesResponse& list);
+std::string Format(const v1::ListInterestsResponse& list);
 
 struct Rates {
   double requests = 0;  // each second

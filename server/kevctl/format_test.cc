@@ -104,6 +104,49 @@ TEST(FormatTest, InfoEscapesWhatTheServerSays) {
   EXPECT_THAT(text, HasSubstr("127.0.0.1:80"));
 }
 
+TEST(FormatTest, ListsShowWhatIsThereAndNothingElse) {
+  v1::ListConnectionsResponse connections;
+  v1::Connection* c = connections.add_connections();
+  c->set_id("1-ff");
+  c->set_peer("192.0.2.7:1");
+  c->set_state(v1::Connection::RESPONSE);
+  c->set_status(200);
+  c->set_method("GET");
+  c->set_target("/x\x1b");
+  std::string text = Format(connections);
+  EXPECT_THAT(text, HasSubstr("1-ff"));
+  EXPECT_THAT(text, HasSubstr("response"));
+  EXPECT_THAT(text, HasSubstr("200 GET /x\\x1B"));
+
+  v1::ListCacheResponse cache;
+  v1::CacheEntry* e = cache.add_entries();
+  e->set_kind(v1::CacheEntry::MISSING);
+  e->set_path("/none");
+  e->set_error("No such file");
+  EXPECT_THAT(Format(cache), HasSubstr("/none (No such file)"));
+
+  v1::ListInterestsResponse interests;
+  v1::Interest* i = interests.add_interests();
+  i->set_source(v1::Interest::TIMER);
+  *i->mutable_interval() = TimeUtil::SecondsToDuration(5);
+  i->add_flags("edge");
+  i->set_unread(true);
+  text = Format(interests);
+  EXPECT_THAT(text, HasSubstr("every 5.00 s"));
+  EXPECT_THAT(text, HasSubstr("edge,unread"));
+
+  v1::TailLogResponse log;
+  log.set_dropped(7);
+  log.add_lines()->set_text("a\nb \\x41");
+  text = Format(log);
+  EXPECT_THAT(text, HasSubstr("(7 lines lost)\n"));
+  EXPECT_THAT(text, HasSubstr("a?b \\x41\n"));
+
+  v1::DrainResponse drain;
+  drain.set_connections(1);
+  EXPECT_EQ(Format(drain), "draining, 1 connection left\n");
+}
+
 TEST(FormatTest, JsonHasAllFieldsByTheirNames) {
   v1::GetInfoResponse info;
   info.set_engine_reason("because");

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -203,6 +204,139 @@ TEST_F(AdminTest, EndsWhileItIsWatched) {
   EXPECT_EQ(daemon->Wait(), 0) << daemon->err();
   EXPECT_NE(watch.Wait(), 0);
   EXPECT_THAT(watch.err(), HasSubstr("kevctl: "));
+}
+
+TEST_F(AdminTest, ConnectionsAreListedAndClosed) {
+  auto daemon = Daemon();
+  TestClient first(daemon->port());
+  TestClient second(daemon->port());
+  EXPECT_EQ(first.Get("/a.txt").status, 200);
+  EXPECT_EQ(second.Get("/a.txt").status, 200);
+  Result result = Kevctl({"connections", "--peer=127.0.0.1", "--state=idle"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 3)
+      << result.out;
+  EXPECT_THAT(result.out, HasSubstr(" idle "));
+  result = Kevctl({"connections", "--limit=1"});
+  EXPECT_THAT(result.err, HasSubstr("there are more"));
+  const size_t line = result.out.find('\n') + 1;
+  const std::string id =
+      result.out.substr(line, result.out.find(' ', line) - line);
+  EXPECT_EQ(Kevctl({"close", id}).status, 0);
+  result = Kevctl({"close", id});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("there is no connection " + id));
+  result = Kevctl({"connections", "--format=json"});
+  EXPECT_THAT(result.out, HasSubstr("\"state\": \"IDLE\""));
+  EXPECT_THAT(result.out, Not(HasSubstr("\"" + id + "\"")));
+  EXPECT_EQ(Kevctl({"connections", "--peer=x"}).status, 1);
+  EXPECT_EQ(Kevctl({"connections", "--state=x"}).status, 2);
+}
+
+TEST_F(AdminTest, DrainsAndServesAgain) {
+  auto daemon = Daemon();
+  const uint16_t port = daemon->port();
+  for (int i = 0; i < 3; ++i) {
+    TestClient idle(port);
+    EXPECT_EQ(idle.Get("/a.txt").status, 200);
+    Result result = Kevctl({"drain", "--wait", "--within=20s"});
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_EQ(result.out, "drained\n");
+    EXPECT_EQ(idle.AwaitEnd(), TestClient::End::kClosed);
+    TestClient refused(port);
+    EXPECT_FALSE(refused.connected());
+    EXPECT_THAT(Kevctl({"info"}).out, HasSubstr("draining"));
+    result = Kevctl({"undrain"});
+    EXPECT_EQ(result.status, 0) << result.err;
+    // Every worker takes connections again.
+    for (int k = 0; k < 20; ++k) {
+      TestClient client(port);
+      ASSERT_EQ(client.Get("/a.txt").body, "hello");
+    }
+  }
+  EXPECT_EQ(Kevctl({"undrain"}).status, 1);
+  // Told to end while it drains.
+  TestClient half(port);
+  ASSERT_TRUE(half.Send("GET /"));
+  EXPECT_EQ(Kevctl({"drain"}).out, "draining, 1 connection left\n");
+  daemon->Signal(SIGTERM);
+  half.Close();
+  EXPECT_EQ(daemon->Wait(), 0) << daemon->err();
+}
+
+TEST_F(AdminTest, UndrainNeedsTheAddress) {
+  auto daemon = Daemon();
+  ASSERT_EQ(Kevctl({"drain", "--wait"}).status, 0);
+  TestDaemon other({"--root=" + dir_ + "/root",
+                    "--listen=127.0.0.1:" + std::to_string(daemon->port())});
+  ASSERT_TRUE(other.AwaitReady());
+  const Result result = Kevctl({"undrain"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("in use"));
+  other.Signal(SIGTERM);
+  EXPECT_EQ(other.Wait(), 0);
+  EXPECT_EQ(Kevctl({"undrain"}).status, 0);
+  TestClient client(daemon->port());
+  EXPECT_EQ(client.Get("/a.txt").body, "hello");
+}
+
+TEST_F(AdminTest, LogIsTailed) {
+  auto daemon = Daemon();
+  Process tail({kKevctl, "--admin=" + address(), "log", "--recent=1",
+                "--source=server"});
+  ASSERT_TRUE(tail.AwaitLine());  // the engine
+  EXPECT_THAT(tail.out(), HasSubstr("info engine "));
+  tail.Signal(SIGKILL);
+  tail.Wait();
+  Process accesses({kKevctl, "--admin=" + address(), "log", "--source=access",
+                    "--contains=GET /a.txt"});
+  // Until somebody looks on there are no such lines.
+  TestClient client(daemon->port());
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    ASSERT_EQ(client.Get("/none").status, 404);
+    ASSERT_EQ(client.Get("/a.txt?q").status, 200);
+    ASSERT_LT(std::chrono::steady_clock::now() - start,
+              std::chrono::seconds(30));
+  } while (!accesses.AwaitLine(10));
+  EXPECT_THAT(accesses.out(), HasSubstr("\"GET /a.txt?q\" 200 "));
+  EXPECT_THAT(accesses.out(), Not(HasSubstr("/none")));
+  EXPECT_EQ(Kevctl({"loglevel", "error"}).out, "was info\n");
+  EXPECT_THAT(Kevctl({"info"}).out, HasSubstr("error"));
+  EXPECT_EQ(Kevctl({"loglevel", "loud"}).status, 2);
+}
+
+TEST_F(AdminTest, CacheIsListedAndPurged) {
+  auto daemon = Daemon();
+  TestClient client(daemon->port());
+  EXPECT_EQ(client.Get("/a.txt").status, 200);
+  EXPECT_EQ(client.Get("/none").status, 404);
+  Result result = Kevctl({"cache"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("/a.txt"));
+  EXPECT_THAT(result.out, HasSubstr("/none (No such file or directory)"));
+  EXPECT_THAT(Kevctl({"cache", "/a.txt"}).out, Not(HasSubstr("/none")));
+  EXPECT_EQ(Kevctl({"purge", "/a.txt"}).out, "1 entry dropped\n");
+  EXPECT_THAT(Kevctl({"cache"}).out, Not(HasSubstr("/a.txt")));
+  EXPECT_EQ(Kevctl({"purge", "--below", "/"}).status, 0);
+  EXPECT_EQ(Kevctl({"purge", "--all"}).out, "0 entries dropped\n");
+  EXPECT_EQ(Kevctl({"purge"}).status, 2);
+  EXPECT_EQ(Kevctl({"purge", "a.txt"}).status, 1);
+  EXPECT_EQ(client.Get("/a.txt").body, "hello");
+}
+
+TEST_F(AdminTest, QueuesAreShown) {
+  auto daemon = Daemon();
+  Result result = Kevctl({"queues"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 3);
+  result = Kevctl({"interests", "0"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("source"));
+  result = Kevctl({"interests", "7"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("there is no worker 7"));
+  EXPECT_EQ(Kevctl({"interests", "x"}).status, 2);
 }
 
 TEST_F(AdminTest, BadUsageIsTold) {

@@ -94,8 +94,9 @@ bool Process::ReadSome(int timeout_ms) {
   return true;
 }
 
-bool Process::AwaitLine() {
-  const Clock::time_point deadline = Clock::now() + kDeadline;
+bool Process::AwaitLine(int timeout_ms) {
+  const Clock::time_point deadline =
+      Clock::now() + std::chrono::milliseconds(timeout_ms);
   while (out().find('\n') == std::string::npos) {
     if (!ReadSome(LeftMs(deadline))) return false;
   }

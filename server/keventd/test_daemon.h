@@ -18,9 +18,9 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
-  bool AwaitLine();
+  bool AwaitLine(int timeout_ms = 30'000);
   // Waits for a whole line on its standard output; false if it ends before, or
-  // at the deadline.
+  // at the time-out.
   int Wait();
   // Waits for its end: the exit status, 128 + number of the signal that ended
   // it, or -1 at the deadline (and kills it).
