@@ -330,6 +330,7 @@ TEST_F(AdminControlTest, UndrainsByItsHook) {
   // The end of a drain that was taken back.
   late();
   EXPECT_EQ(Health(), 1);
+  admin_.reset();
 }
 
 // --- The log.
@@ -359,6 +360,7 @@ TEST_F(AdminControlTest, LogLevels) {
   auto context = Context();
   ASSERT_TRUE(stub->GetInfo(context.get(), {}, &info).ok());
   EXPECT_EQ(info.log_level(), v1::DEBUG);
+  admin_.reset();  // before its log
 }
 
 TEST_F(AdminControlTest, TailsTheLog) {
@@ -413,6 +415,7 @@ TEST_F(AdminControlTest, TailsTheLog) {
   auto none = stub->TailLog(refused.get(), request);
   EXPECT_FALSE(none->Read(&response));
   EXPECT_EQ(none->Finish().error_code(), StatusCode::INVALID_ARGUMENT);
+  admin_.reset();
 }
 
 // A client that does not read costs neither memory without end nor lines of
@@ -453,6 +456,7 @@ TEST_F(AdminControlTest, SlowReadersOfTheLogLoseLines) {
   while (reader->Read(&response)) {
   }
   reader->Finish();
+  admin_.reset();
 }
 
 TEST_F(AdminControlTest, WithoutALogThereIsNothingToTail) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "server/admin/arguments.h"
+#include "server/admin/expect.h"
 #include "server/admin/stats_message.h"
 #include "server/admin/stream.h"
 
@@ -39,6 +40,10 @@ grpc::Status GoingDown() {
 grpc::Status ToGrpc(const absl::Status& status) {
   return {static_cast<grpc::StatusCode>(status.code()),
           std::string(status.message())};
+}
+
+absl::Status NoConfig() {
+  return absl::UnimplementedError("this service has no configuration to show");
 }
 
 std::string Kernel() {
@@ -166,10 +171,14 @@ Service::Unary* Service::GetInfo(Caller* context,
       TimeUtil::NanosecondsToTimestamp(start_time_ns_);
   *response->mutable_uptime() =
       TimeUtil::NanosecondsToDuration(Now(CLOCK_MONOTONIC) - start_ns_);
-  for (const std::string& address : target_->addresses) {
+  for (const std::string& address : target_->list_addresses
+                                        ? target_->list_addresses()
+                                        : target_->addresses) {
     response->add_addresses(Ascii(address));
   }
-  response->set_config_digest(target_->config_digest);
+  if (target_->config) {
+    response->set_config_digest(target_->config->Versions().front().digest);
+  }
   response->set_state(draining_.load() ? v1::GetInfoResponse::DRAINING
                                        : v1::GetInfoResponse::SERVING);
   if (target_->log) response->set_log_level(ToMessage(target_->log->level()));
@@ -345,6 +354,80 @@ Service::Unary* Service::ListInterests(Caller* context,
                                        v1::ListInterestsResponse* response) {
   return InLoop(context, [this, request, response](FinishFn finish) {
     admin::ListInterests(context_, *request, response, std::move(finish));
+  });
+}
+
+// --- The configuration.
+
+Service::Unary* Service::GetConfig(Caller* context,
+                                   const v1::GetConfigRequest* request,
+                                   v1::GetConfigResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    if (!target_->config) return finish(NoConfig());
+    bool found = false;
+    for (const ConfigStore::Version& version : target_->config->Versions()) {
+      v1::ConfigVersion* to = response->add_versions();
+      to->set_version(version.number);
+      *to->mutable_time() = TimeUtil::NanosecondsToTimestamp(version.time_ns);
+      to->set_digest(version.digest);
+      to->set_origin(version.origin);
+      if (found ||
+          (request->version() != 0 && request->version() != version.number)) {
+        continue;
+      }
+      found = true;
+      *response->mutable_config() = *to;
+      response->mutable_config()->set_text(version.text);
+    }
+    finish(found ? absl::OkStatus()
+                 : absl::NotFoundError("version " +
+                                       std::to_string(request->version()) +
+                                       " is not kept"));
+  });
+}
+
+Service::Unary* Service::ValidateConfig(
+    Caller* context, const v1::ValidateConfigRequest* request,
+    v1::ValidateConfigResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    if (!target_->config) return finish(NoConfig());
+    auto done = Expect<ConfigStore::Check>(
+        context_, std::move(finish),
+        [response](const ConfigStore::Check& check) {
+          response->set_digest(check.digest);
+          response->set_changes(check.changes);
+          for (const std::string& field : check.needs_restart) {
+            response->add_needs_restart(field);
+          }
+        });
+    target_->config->Validate(request->text(), std::move(done));
+  });
+}
+
+Service::Unary* Service::ApplyConfig(Caller* context,
+                                     const v1::ApplyConfigRequest* request,
+                                     v1::ApplyConfigResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    if (!target_->config) return finish(NoConfig());
+    Note("apply configuration");
+    auto done = Expect<uint64_t>(
+        context_, std::move(finish),
+        [response](uint64_t version) { response->set_version(version); });
+    target_->config->Apply(request->text(), request->if_version(),
+                           std::move(done));
+  });
+}
+
+Service::Unary* Service::RollbackConfig(
+    Caller* context, const v1::RollbackConfigRequest* request,
+    v1::RollbackConfigResponse* response) {
+  return InLoop(context, [this, request, response](FinishFn finish) {
+    if (!target_->config) return finish(NoConfig());
+    Note("roll back configuration");
+    auto done = Expect<uint64_t>(
+        context_, std::move(finish),
+        [response](uint64_t version) { response->set_version(version); });
+    target_->config->Rollback(request->version(), std::move(done));
   });
 }
 

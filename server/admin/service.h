@@ -63,6 +63,16 @@ class Service final : public v1::Admin::CallbackService {
                     v1::ListQueuesResponse* response) override;
   Unary* ListInterests(Caller* context, const v1::ListInterestsRequest* request,
                        v1::ListInterestsResponse* response) override;
+  Unary* GetConfig(Caller* context, const v1::GetConfigRequest* request,
+                   v1::GetConfigResponse* response) override;
+  Unary* ValidateConfig(Caller* context,
+                        const v1::ValidateConfigRequest* request,
+                        v1::ValidateConfigResponse* response) override;
+  Unary* ApplyConfig(Caller* context, const v1::ApplyConfigRequest* request,
+                     v1::ApplyConfigResponse* response) override;
+  Unary* RollbackConfig(Caller* context,
+                        const v1::RollbackConfigRequest* request,
+                        v1::RollbackConfigResponse* response) override;
 
  private:
   class StatsStream;

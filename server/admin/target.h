@@ -9,6 +9,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "server/admin/config_store.h"
 #include "server/files/file_cache.h"
 #include "server/http/server.h"
 #include "server/log/server_log.h"
@@ -31,10 +32,12 @@ struct Worker {
 struct Target {
   std::string name;
   std::string version;
-  std::vector<std::string> addresses;         // that it serves
+  std::vector<std::string> addresses;  // that it serves
+  std::function<std::vector<std::string>()> list_addresses;
+  // The same where they change. Called from any thread.
   std::vector<Worker> workers;                // at least one
   const stats::Registry* registry = nullptr;  // what it counts beside
-  std::string config_digest;
+  ConfigStore* config = nullptr;  // null: it has no configuration to show
 
   using DoneFn = absl::AnyInvocable<void()>;
   std::function<void(int64_t timeout_ns, DoneFn done)> drain;

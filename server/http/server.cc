@@ -191,6 +191,28 @@ void HttpServer::Listen(int fd) {
   StartAccept(acceptor);
 }
 
+void HttpServer::StopListening(int fd) {
+  for (auto& acceptor : acceptors_) {
+    if (acceptor->AcceptOp::fd != fd || acceptor->closed) continue;
+    acceptor->closed = true;
+    loop_->CancelTimer(acceptor.get());
+    loop_->Close(fd);
+  }
+}
+
+void HttpServer::Configure(Handler* handler, const Options& options) {
+  handler_ = handler;
+  const Options before = options_;
+  options_ = options;
+  // Buffers of that size are in use.
+  options_.limits.header_bytes = before.limits.header_bytes;
+  options_.buffers = before.buffers;
+  options_.buffer_bytes = before.buffer_bytes;
+  // There may be room for more now.
+  if (draining_ || destroying_) return;
+  for (auto& acceptor : acceptors_) StartAccept(acceptor.get());
+}
+
 void HttpServer::StartAccept(Acceptor* acceptor) {
   if (acceptor->pending || acceptor->closed ||
       connection_count_ >= options_.max_connections) {

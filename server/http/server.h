@@ -157,6 +157,14 @@ class HttpServer {
   // descriptors or memory it tries again when a connection has ended or 100 ms
   // later; the connections wait in the backlog.
 
+  void StopListening(int fd);
+  // Closes one of the listening sockets; its connections live on.
+
+  void Configure(Handler* handler, const Options& options);
+  // Requests that come from now on go to `handler`, and these options hold, of
+  // which limits.header_bytes, buffers and buffer_bytes stay as they were. The
+  // handler before must live until it has responded to all it was given.
+
   void Drain(absl::AnyInvocable<void()> done);
   // Closes the listeners and idle connections, lets requests under way finish
   // with "Connection: close", then calls `done`. While it drains a second one
@@ -256,8 +264,8 @@ class HttpServer {
   void CheckDrained();
 
   loop::Loop* const loop_;
-  Handler* const handler_;
-  const Options options_;
+  Handler* handler_;
+  Options options_;
   BufferPool* pool_ = nullptr;
   Finished log_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/kevctl/commands.h"
 
+#include <errno.h>
 #include <google/protobuf/util/time_util.h>
+#include <string.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -35,6 +37,8 @@ ABSL_FLAG(std::string, contains, "", "log: lines with this text in them");
 ABSL_FLAG(uint32_t, recent, 10, "log: begins with that many recent lines");
 ABSL_FLAG(bool, below, false, "purge: and all below it");
 ABSL_FLAG(bool, all, false, "purge: everything");
+ABSL_FLAG(uint64_t, if_version, 0,
+          "apply: only if this version is in force; 0: whichever is");
 
 namespace kevent::kevctl {
 namespace {
@@ -294,6 +298,83 @@ int Interests(const Invocation& in) {
       [](const auto& list) { return list.interests_size(); });
 }
 
+constexpr size_t kMaxConfig = 1 << 20;
+
+// A file, or "-" for standard input.
+bool ReadAll(const std::string& path, std::string* text) {
+  FILE* file = path == "-" ? stdin : fopen(path.c_str(), "re");
+  if (!file) {
+    fprintf(stderr, "kevctl: cannot open %s: %s\n", path.c_str(),
+            strerror(errno));
+    return false;
+  }
+  char buffer[4096];
+  size_t n;
+  while (text->size() <= kMaxConfig &&
+         (n = fread(buffer, 1, sizeof buffer, file)) > 0) {
+    text->append(buffer, n);
+  }
+  const bool failed = ferror(file) != 0;
+  if (file != stdin) fclose(file);
+  if (failed) fprintf(stderr, "kevctl: cannot read %s\n", path.c_str());
+  return !failed;
+}
+
+bool ParseVersion(const Invocation& in, uint64_t* version) {
+  *version = 0;
+  if (in.arguments.empty()) return true;
+  return absl::SimpleAtoi(in.arguments[0], version) && *version > 0;
+}
+
+int Config(const Invocation& in) {
+  uint64_t version = 0;
+  if (!ParseVersion(in, &version)) {
+    return BadValue("version", in.arguments[0], "a number, from 1 on");
+  }
+  v1::GetConfigRequest request;
+  request.set_version(version);
+  v1::GetConfigResponse response;
+  auto context = in.client->Context();
+  return Show(in,
+              in.client->stub().GetConfig(context.get(), request, &response),
+              response);
+}
+
+int Validate(const Invocation& in) {
+  v1::ValidateConfigRequest request;
+  if (!ReadAll(in.arguments[0], request.mutable_text())) return kBadUsage;
+  v1::ValidateConfigResponse response;
+  auto context = in.client->Context();
+  return Show(
+      in, in.client->stub().ValidateConfig(context.get(), request, &response),
+      response);
+}
+
+int Apply(const Invocation& in) {
+  v1::ApplyConfigRequest request;
+  if (!ReadAll(in.arguments[0], request.mutable_text())) return kBadUsage;
+  request.set_if_version(absl::GetFlag(FLAGS_if_version));
+  v1::ApplyConfigResponse response;
+  auto context = in.client->Context();
+  return Show(in,
+              in.client->stub().ApplyConfig(context.get(), request, &response),
+              response);
+}
+
+int Rollback(const Invocation& in) {
+  uint64_t version = 0;
+  if (!ParseVersion(in, &version)) {
+    return BadValue("version", in.arguments[0], "a number, from 1 on");
+  }
+  v1::RollbackConfigRequest request;
+  request.set_version(version);
+  v1::RollbackConfigResponse response;
+  auto context = in.client->Context();
+  return Show(
+      in, in.client->stub().RollbackConfig(context.get(), request, &response),
+      response);
+}
+
 constexpr Command kCommands[] = {
     {"info", "", "what runs: version, engine, addresses, uptime", 0, 0, Info},
     {"stats", "", "all counters, of each worker and in all", 0, 0, Stats},
@@ -314,6 +395,14 @@ constexpr Command kCommands[] = {
      1, Purge},
     {"queues", "", "the event queue of each worker", 0, 0, Queues},
     {"interests", "WORKER", "what a worker's queue watches", 1, 1, Interests},
+    {"config", "[VERSION]", "the configuration in force, or an earlier one", 0,
+     1, Config},
+    {"validate", "FILE", "checks a configuration; - is standard input", 1, 1,
+     Validate},
+    {"apply", "FILE [--if_version=N]", "puts a configuration into force", 1, 1,
+     Apply},
+    {"rollback", "[VERSION]", "puts the one before, or VERSION, into force", 0,
+     1, Rollback},
 };
 
 }  // namespace

@@ -304,6 +304,38 @@ std::string Format(const v1::ListInterestsResponse& list) {
   return table.ToString();
 }
 
+std::string Format(const v1::GetConfigResponse& config) {
+  std::string text;
+  for (const v1::ConfigVersion& v : config.versions()) {
+    text += "# version " + std::to_string(v.version()) + ", " +
+            TimeUtil::ToString(Seconds(v.time())) + ", " +
+            Printable(v.origin()) + ", " + Printable(v.digest().substr(0, 12)) +
+            (v.version() == config.config().version() ? ": this one\n" : "\n");
+  }
+  // As it is, to be edited and applied again, but for what steers a terminal.
+  for (char c : config.config().text()) {
+    text += (c >= ' ' && c < 0x7f) || c == '\n' ? c : '?';
+  }
+  return text;
+}
+
+std::string Format(const v1::ValidateConfigResponse& check) {
+  std::string fields;
+  for (const std::string& field : check.needs_restart()) {
+    fields += (fields.empty() ? "" : ", ") + Printable(field);
+  }
+  if (!fields.empty()) return "valid, after a restart (" + fields + ")\n";
+  return check.changes() ? "valid\n" : "valid, and in force\n";
+}
+
+std::string Format(const v1::ApplyConfigResponse& applied) {
+  return "version " + std::to_string(applied.version()) + " is in force\n";
+}
+
+std::string Format(const v1::RollbackConfigResponse& applied) {
+  return "version " + std::to_string(applied.version()) + " is in force\n";
+}
+
 uint64_t Percentile(const v1::Histogram& before, const v1::Histogram& now,
                     double fraction) {
   std::map<uint64_t, uint64_t> counts;

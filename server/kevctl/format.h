@@ -29,6 +29,10 @@ std::string Format(const v1::ListCacheResponse& list);
 std::string Format(const v1::PurgeCacheResponse& purged);
 std::string Format(const v1::ListQueuesResponse& list);
 std::string Format(const v1::ListInterestsResponse& list);
+std::string Format(const v1::GetConfigResponse& config);
+std::string Format(const v1::ValidateConfigResponse& check);
+std::string Format(const v1::ApplyConfigResponse& applied);
+std::string Format(const v1::RollbackConfigResponse& applied);
 
 struct Rates {
   double requests = 0;  // each second

@@ -8,12 +8,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -25,6 +27,7 @@
 namespace kevent::keventd {
 namespace {
 
+using http::ClientResponse;
 using http::TestClient;
 using testing::HasSubstr;
 using testing::Not;
@@ -337,6 +340,179 @@ TEST_F(AdminTest, QueuesAreShown) {
   EXPECT_EQ(result.status, 1);
   EXPECT_THAT(result.err, HasSubstr("there is no worker 7"));
   EXPECT_EQ(Kevctl({"interests", "x"}).status, 2);
+}
+
+// --- The configuration.
+
+class AdminConfigTest : public AdminTest {
+ protected:
+  AdminConfigTest() {
+    mkdir((dir_ + "/other").c_str(), 0755);
+    std::ofstream(dir_ + "/other/a.txt") << "other";
+    Write("root: \"" + dir_ + "/root\"\nlisten: \"127.0.0.1:0\"\nworkers: 2\n");
+  }
+  void Write(const std::string& text) { std::ofstream(file()) << text; }
+  std::string file() const { return dir_ + "/kevent.textproto"; }
+  std::unique_ptr<TestDaemon> Start(std::vector<std::string> more = {}) {
+    more.insert(more.end(), {"--config=" + file(), "--admin=" + address()});
+    auto daemon = std::make_unique<TestDaemon>(more);
+    EXPECT_TRUE(daemon->AwaitReady());
+    return daemon;
+  }
+  std::string Other() const {
+    return "root: \"" + dir_ +
+           "/other\"\nlisten: \"127.0.0.1:0\"\nworkers: 2\n";
+  }
+};
+
+TEST_F(AdminConfigTest, IsShownAppliedAndRolledBack) {
+  auto daemon = Start();
+  Result result = Kevctl({"config"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("# version 1, "));
+  EXPECT_THAT(result.out, HasSubstr("root: \"" + dir_ + "/root\"\n"));
+  // What it prints may be applied again.
+  Write(result.out);
+  EXPECT_EQ(Kevctl({"validate", file()}).out, "valid, and in force\n");
+
+  TestClient client(daemon->port());
+  EXPECT_EQ(client.Get("/a.txt").body, "hello");
+  Write(Other() + "http { server_name: \"second\" }\n");
+  EXPECT_EQ(Kevctl({"validate", file()}).out, "valid\n");
+  result = Kevctl({"apply", file(), "--if_version=1"});
+  EXPECT_EQ(result.out, "version 2 is in force\n") << result.err;
+  // The same connection goes by it, and so does every worker.
+  ClientResponse response = client.Get("/a.txt");
+  EXPECT_EQ(response.body, "other");
+  EXPECT_EQ(response.Get("Server"), "second");
+  for (int i = 0; i < 20; ++i) {
+    TestClient fresh(daemon->port());
+    ASSERT_EQ(fresh.Get("/a.txt").body, "other");
+  }
+  result = Kevctl({"apply", file(), "--if_version=1"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("version 2 is in force, not 1"));
+  EXPECT_EQ(Kevctl({"rollback"}).out, "version 3 is in force\n");
+  EXPECT_EQ(client.Get("/a.txt").body, "hello");
+  EXPECT_EQ(Kevctl({"rollback", "2"}).out, "version 4 is in force\n");
+  EXPECT_EQ(client.Get("/a.txt").body, "other");
+  EXPECT_EQ(Kevctl({"rollback", "99"}).status, 1);
+  EXPECT_THAT(Kevctl({"config"}).out, HasSubstr(", rollback to 2, "));
+  EXPECT_THAT(Kevctl({"config", "1"}).out, HasSubstr("/root\"\n"));
+  EXPECT_EQ(Kevctl({"config", "77"}).status, 1);
+}
+
+TEST_F(AdminConfigTest, WhatIsWrongChangesNothing) {
+  auto daemon = Start();
+  TestClient client(daemon->port());
+  struct Case {
+    std::string text;
+    const char* word;
+  };
+  for (const Case& wrong :
+       {Case{"rooot: \"x\"", "configuration:1:"},
+        {Other() + "http { header_count: 9999 }", "http.header_count"},
+        {Other() + "engine: \"epoll\"\nhttp { header_bytes: 9000 }",
+         "engine, http.header_bytes: cannot be changed without a restart"},
+        {"root: \"" + dir_ + "/none\"\nworkers: 2\n", "does not exist"},
+        {Other() + "access_log: \"" + dir_ + "/no/log\"", "No such file"},
+        {Other() + "listen: \"192.0.2.1:0\"", "192.0.2.1"},
+        {Other() + std::string(2 << 20, '#'), "1 MiB"}}) {
+    Write(wrong.text);
+    const Result result = Kevctl({"apply", file()});
+    EXPECT_EQ(result.status, 1) << wrong.text.substr(0, 200);
+    EXPECT_THAT(result.err, HasSubstr(wrong.word));
+    EXPECT_EQ(client.Get("/a.txt").body, "hello");
+  }
+  EXPECT_THAT(Kevctl({"config"}).out, Not(HasSubstr("version 2")));
+  EXPECT_EQ(Kevctl({"apply", dir_ + "/none"}).status, 2);
+}
+
+TEST_F(AdminConfigTest, AddressesComeAndGo) {
+  auto daemon = Start();
+  TestClient old(daemon->port());
+  EXPECT_EQ(old.Get("/a.txt").status, 200);
+  const std::string base = "root: \"" + dir_ + "/root\"\nworkers: 2\n";
+  Write(base + "listen: \"127.0.0.1:0\"\nlisten: \"[::1]:0\"\nlisten: \"unix:" +
+        dir_ + "/http.sock\"\n");
+  Result result = Kevctl({"apply", file()});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(old.Get("/a.txt").status, 200);
+  std::string info = Kevctl({"info"}).out;
+  EXPECT_THAT(info, HasSubstr("127.0.0.1:" + std::to_string(daemon->port())));
+  EXPECT_THAT(info, HasSubstr("[::1]:"));
+  EXPECT_TRUE(std::filesystem::exists(dir_ + "/http.sock"));
+  // The first address goes; its connections stay.
+  Write(base + "listen: \"[::1]:0\"\n");
+  result = Kevctl({"apply", file()});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_FALSE(std::filesystem::exists(dir_ + "/http.sock"));
+  EXPECT_EQ(old.Get("/a.txt").status, 200);
+  info = Kevctl({"info"}).out;
+  EXPECT_THAT(info, Not(HasSubstr("127.0.0.1")));
+  const auto start = std::chrono::steady_clock::now();
+  while (TestClient(daemon->port()).connected()) {
+    ASSERT_LT(std::chrono::steady_clock::now() - start,
+              std::chrono::seconds(30));
+  }
+}
+
+TEST_F(AdminConfigTest, HangupReadsTheFileAnew) {
+  auto daemon = Start({"--listing"});
+  TestClient client(daemon->port());
+  EXPECT_EQ(client.Get("/a.txt").body, "hello");
+  Write(Other());
+  daemon->Signal(SIGHUP);
+  const auto start = std::chrono::steady_clock::now();
+  while (client.Get("/a.txt").body != "other") {
+    ASSERT_LT(std::chrono::steady_clock::now() - start,
+              std::chrono::seconds(30));
+  }
+  EXPECT_THAT(Kevctl({"config"}).out, HasSubstr("listing: true"))
+      << "flags win over the file";
+  EXPECT_THAT(Kevctl({"config"}).out, HasSubstr("SIGHUP"));
+  Write("nonsense");
+  daemon->Signal(SIGHUP);
+  daemon->Signal(SIGTERM);
+  EXPECT_EQ(daemon->Wait(), 0);
+  EXPECT_THAT(daemon->err(), HasSubstr("is in force as version 2"));
+}
+
+// Changes of every kind again and again while requests come: none is lost.
+TEST_F(AdminConfigTest, ApplyingUnderLoadLosesNoRequest) {
+  auto daemon = Start();
+  std::atomic<bool> done{false};
+  std::atomic<uint64_t> sent{0};
+  std::string error;
+  std::thread load([&] {
+    error = http::RunLoad(
+        daemon->port(), 16, 4,
+        [&](http::LoadRequest* next) {
+          next->text = TestClient::Request("GET", "/a.txt");
+          sent.fetch_add(1);
+          return !done.load();
+        },
+        [&](size_t, const ClientResponse& response) {
+          EXPECT_EQ(response.status, 200);
+          EXPECT_TRUE(response.body == "hello" || response.body == "other");
+        });
+  });
+  const std::string root = "root: \"" + dir_ + "/root\"\n";
+  const std::string common = "workers: 2\nlisten: \"127.0.0.1:0\"\n";
+  const std::vector<std::string> texts = {
+      Other(), root + common + "listen: \"[::1]:0\"\n",
+      root + common + "access_log: \"" + dir_ + "/log\"\n",
+      root + common + "http { idle_timeout_ms: 50000 max_connections: 100 }",
+      Other() + "files { cache_entries: 10 }\n"};
+  for (int i = 0; i < 40; ++i) {
+    Write(texts[i % texts.size()]);
+    const Result result = Kevctl({"apply", file()});
+    ASSERT_EQ(result.status, 0) << result.err;
+  }
+  done = true;
+  load.join();
+  EXPECT_EQ(error, "");
+  EXPECT_GT(sent.load(), 100u);
 }
 
 TEST_F(AdminTest, BadUsageIsTold) {

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
@@ -28,6 +29,30 @@ absl::Status WithMend(const absl::Status& status) {
                                          "; choose another with --listen");
 }
 
+absl::Status CannotHave(const absl::Status& status) {
+  return absl::FailedPreconditionError(status.message());
+}
+
+absl::StatusOr<std::shared_ptr<const Site>> OpenSite(
+    const DaemonOptions& options) {
+  auto root = files::Root::Create(options.root, options.symlinks);
+  if (!root.ok()) return root.status();
+  return std::make_shared<const Site>(
+      Site{*std::move(root), files::MimeTypes::Load(options.mime_types)});
+}
+
+// Whether the same files are served in the same way, and kept as long.
+bool SameFiles(const DaemonOptions& a, const DaemonOptions& b) {
+  return a.root == b.root && a.symlinks == b.symlinks &&
+         a.mime_types == b.mime_types && a.index == b.index &&
+         a.listing == b.listing && a.http.server_name == b.http.server_name &&
+         a.cache.max_entries == b.cache.max_entries &&
+         a.cache.max_descriptors == b.cache.max_descriptors &&
+         a.cache.max_body_bytes == b.cache.max_body_bytes &&
+         a.cache.max_total_body_bytes == b.cache.max_total_body_bytes &&
+         a.cache.revalidate_ns == b.cache.revalidate_ns;
+}
+
 }  // namespace
 
 void Daemon::BlockSignals() {
@@ -38,20 +63,16 @@ void Daemon::BlockSignals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-Daemon::Daemon(const DaemonOptions& options, files::Root root,
-               files::MimeTypes mime)
-    : log_("keventd", STDERR_FILENO, &tail_),
-      options_(options),
-      root_(std::move(root)),
-      mime_(std::move(mime)) {}
+Daemon::Daemon(const DaemonOptions& options)
+    : log_("keventd", STDERR_FILENO, &tail_), options_(options) {}
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(
-    const DaemonOptions& options) {
-  auto root = files::Root::Create(options.root, options.symlinks);
-  if (!root.ok()) return root.status();
+    const DaemonOptions& options, Source source) {
+  auto site = OpenSite(options);
+  if (!site.ok()) return site.status();
   RaiseDescriptorLimit();
-  std::unique_ptr<Daemon> d(new Daemon(
-      options, *std::move(root), files::MimeTypes::Load(options.mime_types)));
+  std::unique_ptr<Daemon> d(new Daemon(options));
+  d->config_path_ = std::move(source.path);
 
   loop::Loop::Options main_options;
   main_options.queue.engine = EngineKind::kEpoll;
@@ -68,13 +89,15 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(
   d->runtime_ = *std::move(made);
   for (size_t i = 0; i < d->runtime_->size(); ++i) {
     auto worker =
-        Worker::Create(&d->runtime_->loop(i), static_cast<uint32_t>(i),
-                       &d->root_, &d->mime_, options, &d->tail_);
+        Worker::Create(&d->runtime_->loop(i), static_cast<uint32_t>(i), *site,
+                       options, &d->tail_);
     if (!worker.ok()) return worker.status();
     d->workers_.push_back(*std::move(worker));
   }
-  d->addresses_ = options.listen;
-  auto listeners = d->Bind();
+  for (const net::Address& address : options.listen) {
+    d->bound_.push_back({address, address});
+  }
+  auto listeners = d->Bind(&d->bound_);
   if (!listeners.ok()) return listeners.status();
   for (size_t i = 0; i < d->workers_.size(); ++i) {
     for (net::Listener& listener : (*listeners)[i]) {
@@ -82,6 +105,12 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(
     }
   }
   Daemon* daemon = d.get();
+  d->config_ = std::make_unique<DaemonConfig>(
+      d->main_.get(), std::move(source.config), options,
+      std::move(source.overlay),
+      [daemon](const DaemonOptions& next, absl::AnyInvocable<void()> applied) {
+        return daemon->Reconfigure(next, std::move(applied));
+      });
   d->tail_.SetWanted([daemon](bool access) {
     for (auto& worker : daemon->workers_) {
       Worker* w = worker.get();
@@ -91,10 +120,11 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(
   return d;
 }
 
-// Binds every one of addresses_, in which port 0 becomes the one it got.
-absl::StatusOr<Daemon::Listeners> Daemon::Bind() {
+// Binds every address, in which port 0 becomes the one it got.
+absl::StatusOr<Daemon::Listeners> Daemon::Bind(std::vector<Bound>* bound) {
   Listeners listeners(workers_.size());
-  for (net::Address& address : addresses_) {
+  for (Bound& one : *bound) {
+    net::Address& address = one.address;
     net::Listener::Options listen;
     if (address.is_unix()) {
       auto listener = net::Listener::Listen(address, listen);
@@ -120,13 +150,20 @@ absl::StatusOr<Daemon::Listeners> Daemon::Bind() {
   return listeners;
 }
 
+std::vector<std::string> Daemon::Addresses() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> addresses;
+  for (const Bound& one : bound_) addresses.push_back(one.address.ToString());
+  return addresses;
+}
+
 std::string Daemon::ReadyLine() const {
   std::string line = "listening on ";
   const char* separator = "";
-  for (const net::Address& address : addresses_) {
+  for (const std::string& address : Addresses()) {
     line += separator;
-    line += address.is_unix() ? "" : "http://";
-    line += address.ToString();
+    line += address.starts_with("unix:") ? "" : "http://";
+    line += address;
     separator = ", ";
   }
   size_t n = workers_.size();
@@ -140,10 +177,8 @@ absl::Status Daemon::StartAdmin(const std::string& address) {
   admin::Target target;
   target.name = "keventd";
   target.version = kVersion;
-  target.config_digest = options_.digest;
-  for (const net::Address& bound : addresses_) {
-    target.addresses.push_back(bound.ToString());
-  }
+  target.config = config_.get();
+  target.list_addresses = [this] { return Addresses(); };
   for (const auto& worker : workers_) {
     Worker* w = worker.get();
     target.workers.push_back(
@@ -193,6 +228,18 @@ absl::Status Daemon::Run() {
 }
 
 void Daemon::OnHangup() {
+  if (!config_path_.empty()) {
+    config_->Reload(config_path_, [this](absl::StatusOr<uint64_t> version) {
+      if (version.ok()) {
+        log_.Write(log::Level::kInfo, "configuration " + config_path_ +
+                                          " is in force as version " +
+                                          std::to_string(*version));
+      } else {
+        log_.Write(log::Level::kError, std::string(version.status().message()) +
+                                           "; the old one stays in force");
+      }
+    });
+  }
   for (auto& worker : workers_) {
     Worker* w = worker.get();
     w->loop()->Post([this, w] {
@@ -202,6 +249,72 @@ void Daemon::OnHangup() {
       }
     });
   }
+}
+
+absl::Status Daemon::Reconfigure(const DaemonOptions& next,
+                                 absl::AnyInvocable<void()> applied) {
+  if (stopping_) return absl::UnavailableError("the server is going down");
+  std::vector<Worker::Change> changes(workers_.size());
+  if (!SameFiles(options_, next)) {
+    auto site = OpenSite(next);
+    if (!site.ok()) return CannotHave(site.status());
+    for (Worker::Change& change : changes) change.site = *site;
+  }
+  if (options_.access_log != next.access_log) {
+    for (Worker::Change& change : changes) {
+      change.new_log = true;
+      if (next.access_log.empty()) continue;
+      auto log = log::AccessLog::Open(next.access_log);
+      if (!log.ok()) return CannotHave(log.status());
+      change.log = *std::move(log);
+    }
+  }
+  // Addresses that stay keep their sockets, and what waits in their backlogs.
+  std::vector<Bound> kept;
+  std::vector<Bound> added;
+  std::vector<Bound> left = bound_;
+  for (const net::Address& address : next.listen) {
+    auto found = std::find_if(left.begin(), left.end(), [&](const Bound& one) {
+      return one.configured == address;
+    });
+    if (found == left.end()) {
+      added.push_back({address, address});
+    } else {
+      kept.push_back(*found);
+      left.erase(found);
+    }
+  }
+  if (!drained_) {
+    auto listeners = Bind(&added);
+    if (!listeners.ok()) return CannotHave(listeners.status());
+    for (size_t i = 0; i < changes.size(); ++i) {
+      changes[i].listen = std::move((*listeners)[i]);
+      for (const Bound& one : left) changes[i].stop.push_back(one.address);
+    }
+  }
+
+  // From here on nothing fails.
+  options_ = next;
+  {
+    std::lock_guard lock(mutex_);
+    bound_ = std::move(kept);
+    bound_.insert(bound_.end(), added.begin(), added.end());
+  }
+  auto left_workers = std::make_shared<size_t>(workers_.size());
+  auto shared =
+      std::make_shared<absl::AnyInvocable<void()>>(std::move(applied));
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    Worker* w = workers_[i].get();
+    changes[i].options = next;
+    w->loop()->Post([this, w, left_workers, shared,
+                     change = std::move(changes[i])]() mutable {
+      w->Apply(std::move(change));
+      main_->Post([left_workers, shared] {
+        if (--*left_workers == 0) (*shared)();
+      });
+    });
+  }
+  return absl::OkStatus();
 }
 
 void Daemon::OnStop() {
@@ -218,43 +331,48 @@ void Daemon::OnStop() {
   }
 }
 
-// Any thread.
+// Any thread. By the main loop, one after the other with what else changes.
 void Daemon::Drain(int64_t timeout_ns, admin::Target::DoneFn done) {
-  auto left = std::make_shared<std::atomic<size_t>>(workers_.size());
-  auto shared = std::make_shared<admin::Target::DoneFn>(std::move(done));
-  for (auto& worker : workers_) {
-    Worker* w = worker.get();
-    w->loop()->Post([w, timeout_ns, left, shared] {
-      w->Drain(timeout_ns, [left, shared] {
-        if (left->fetch_sub(1) == 1) (*shared)();
+  main_->Post([this, timeout_ns, done = std::move(done)]() mutable {
+    drained_ = true;
+    auto left = std::make_shared<std::atomic<size_t>>(workers_.size());
+    auto shared = std::make_shared<admin::Target::DoneFn>(std::move(done));
+    for (auto& worker : workers_) {
+      Worker* w = worker.get();
+      w->loop()->Post([w, timeout_ns, left, shared] {
+        w->Drain(timeout_ns, [left, shared] {
+          if (left->fetch_sub(1) == 1) (*shared)();
+        });
       });
-    });
-  }
+    }
+  });
 }
 
 // Any thread.
 void Daemon::Undrain(admin::Target::StatusFn done) {
-  auto left = std::make_shared<std::atomic<size_t>>(workers_.size());
-  auto shared = std::make_shared<admin::Target::StatusFn>(std::move(done));
-  for (auto& worker : workers_) {
-    Worker* w = worker.get();
-    w->loop()->Post([this, w, left, shared] {
-      w->AwaitClosed([this, left, shared] {
-        if (left->fetch_sub(1) > 1) return;
-        main_->Post([this, shared] { Rebind(std::move(*shared)); });
+  main_->Post([this, done = std::move(done)]() mutable {
+    auto left = std::make_shared<std::atomic<size_t>>(workers_.size());
+    auto shared = std::make_shared<admin::Target::StatusFn>(std::move(done));
+    for (auto& worker : workers_) {
+      Worker* w = worker.get();
+      w->loop()->Post([this, w, left, shared] {
+        w->AwaitClosed([this, left, shared] {
+          if (left->fetch_sub(1) > 1) return;
+          main_->Post([this, shared] { Rebind(std::move(*shared)); });
+        });
       });
-    });
-  }
+    }
+  });
 }
 
 void Daemon::Rebind(admin::Target::StatusFn done) {
   if (stopping_) {
     return done(absl::UnavailableError("the server is going down"));
   }
-  auto listeners = Bind();
-  if (!listeners.ok()) {
-    return done(absl::FailedPreconditionError(listeners.status().message()));
-  }
+  std::vector<Bound> bound = bound_;
+  auto listeners = Bind(&bound);
+  if (!listeners.ok()) return done(CannotHave(listeners.status()));
+  drained_ = false;
   for (size_t i = 0; i < workers_.size(); ++i) {
     Worker* w = workers_[i].get();
     w->loop()->Post([w, own = std::move((*listeners)[i])]() mutable {

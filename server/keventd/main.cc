@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -69,6 +70,21 @@ std::vector<char*> JoinListen(int argc, char** argv, std::string* joined) {
   return out;
 }
 
+// What stands on the command line wins.
+void ApplyFlags(kevent::config::v1::ServerConfig* config) {
+  if (auto v = absl::GetFlag(FLAGS_root); !v.empty()) config->set_root(v);
+  if (auto v = absl::GetFlag(FLAGS_engine); !v.empty()) config->set_engine(v);
+  if (auto v = absl::GetFlag(FLAGS_workers)) config->set_workers(v);
+  if (absl::GetFlag(FLAGS_listing)) config->mutable_files()->set_listing(true);
+  if (auto v = absl::GetFlag(FLAGS_access_log); !v.empty()) {
+    config->set_access_log(v);
+  }
+  if (auto v = absl::GetFlag(FLAGS_listen); !v.empty()) {
+    config->clear_listen();
+    for (const std::string& address : v) config->add_listen(address);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -103,27 +119,19 @@ int main(int argc, char** argv) {
     return Fail("there is no admin HTTP listener yet; use --admin_http=off");
   }
 
-  kevent::config::v1::ServerConfig config;
-  if (std::string path = absl::GetFlag(FLAGS_config); !path.empty()) {
-    auto loaded = kevent::keventd::LoadConfig(path);
+  Daemon::Source source;
+  source.path = absl::GetFlag(FLAGS_config);
+  source.overlay = ApplyFlags;
+  if (!source.path.empty()) {
+    auto loaded = kevent::keventd::LoadConfig(source.path);
     if (!loaded.ok()) return Fail(loaded.status());
-    config = *std::move(loaded);
+    source.config = *std::move(loaded);
   }
-  if (auto v = absl::GetFlag(FLAGS_root); !v.empty()) config.set_root(v);
-  if (auto v = absl::GetFlag(FLAGS_engine); !v.empty()) config.set_engine(v);
-  if (auto v = absl::GetFlag(FLAGS_workers)) config.set_workers(v);
-  if (absl::GetFlag(FLAGS_listing)) config.mutable_files()->set_listing(true);
-  if (auto v = absl::GetFlag(FLAGS_access_log); !v.empty()) {
-    config.set_access_log(v);
-  }
-  if (auto v = absl::GetFlag(FLAGS_listen); !v.empty()) {
-    config.clear_listen();
-    for (const std::string& address : v) config.add_listen(address);
-  }
+  ApplyFlags(&source.config);
 
-  auto options = kevent::keventd::Validate(config);
+  auto options = kevent::keventd::Validate(source.config);
   if (!options.ok()) return Fail(options.status());
-  auto daemon = Daemon::Create(*options);
+  auto daemon = Daemon::Create(*options, std::move(source));
   if (!daemon.ok()) return Fail(daemon.status());
   absl::Status admin = (*daemon)->StartAdmin(absl::GetFlag(FLAGS_admin));
   if (absl::IsUnavailable(admin)) {

@@ -87,12 +87,37 @@ int64_t Milliseconds(uint32_t value, int64_t fallback_ns) {
 absl::StatusOr<config::v1::ServerConfig> LoadConfig(const std::string& path) {
   auto text = ReadFile(path);
   if (!text.ok()) return text.status();
+  return ParseConfig(*text, "configuration " + path);
+}
+
+std::string PrintConfig(const config::v1::ServerConfig& config) {
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(config, &text);
+  return text;
+}
+
+std::vector<std::string> NeedsRestart(const DaemonOptions& before,
+                                      const DaemonOptions& next) {
+  std::vector<std::string> fields;
+  if (before.engine != next.engine) fields.push_back("engine");
+  if (before.workers != next.workers) fields.push_back("workers");
+  if (before.http.limits.header_bytes != next.http.limits.header_bytes) {
+    fields.push_back("http.header_bytes");
+  }
+  return fields;
+}
+
+absl::StatusOr<config::v1::ServerConfig> ParseConfig(const std::string& text,
+                                                     const std::string& name) {
+  if (text.size() > kMaxConfigBytes) {
+    return Invalid(name + " is larger than 1 MiB");
+  }
   config::v1::ServerConfig config;
   FirstError error;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
-  if (!parser.ParseFromString(*text, &config)) {
-    return Invalid("configuration " + path + error.text);
+  if (!parser.ParseFromString(text, &config)) {
+    return Invalid(name + error.text);
   }
   return config;
 }

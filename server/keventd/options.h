@@ -36,8 +36,19 @@ struct DaemonOptions {
 };
 // What the daemon runs with, checked.
 
+absl::StatusOr<config::v1::ServerConfig> ParseConfig(const std::string& text,
+                                                     const std::string& name);
+// From protobuf text format. InvalidArgument names `name`, line and column.
+
 absl::StatusOr<config::v1::ServerConfig> LoadConfig(const std::string& path);
-// Reads a file in protobuf text format. The error names file, line and column.
+// Reads a file in that format.
+
+std::string PrintConfig(const config::v1::ServerConfig& config);
+// What ParseConfig takes.
+
+std::vector<std::string> NeedsRestart(const DaemonOptions& before,
+                                      const DaemonOptions& next);
+// Names of the fields that differ and hold until the daemon ends.
 
 absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config);
 // Fills in defaults and checks every field; InvalidArgument names the field and

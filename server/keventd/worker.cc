@@ -27,17 +27,11 @@ Worker::~Worker() {
 }
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(
-    loop::Loop* loop, uint32_t number, const files::Root* root,
-    const files::MimeTypes* mime, const DaemonOptions& options,
-    log::Tail* tail) {
+    loop::Loop* loop, uint32_t number, std::shared_ptr<const Site> site,
+    const DaemonOptions& options, log::Tail* tail) {
   std::unique_ptr<Worker> worker(new Worker(loop, number, options, tail));
-  files::StaticHandler::Options files;
-  files.cache = options.cache;
-  files.index = options.index;
-  files.listing = options.listing;
-  files.server_name = options.http.server_name;
-  worker->handler_ =
-      std::make_unique<files::StaticHandler>(loop, root, mime, files);
+  worker->site_ = std::move(site);
+  worker->MakeHandler(options);
   auto server =
       http::HttpServer::Create(loop, worker->handler_.get(), options.http);
   if (!server.ok()) return server.status();
@@ -52,9 +46,48 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(
   return worker;
 }
 
+void Worker::MakeHandler(const DaemonOptions& options) {
+  files::StaticHandler::Options files;
+  files.cache = options.cache;
+  files.index = options.index;
+  files.listing = options.listing;
+  files.server_name = options.http.server_name;
+  handler_ = std::make_unique<files::StaticHandler>(loop_, &site_->root,
+                                                    &site_->mime, files);
+}
+
 void Worker::Listen(net::Listener listener) {
-  server_->Listen(listener.Release());
-  listeners_.push_back(std::move(listener));
+  const int fd = listener.Release();
+  server_->Listen(fd);
+  listeners_.push_back({std::move(listener), fd});
+}
+
+void Worker::Apply(Change change) {
+  for (const net::Address& address : change.stop) {
+    std::erase_if(listeners_, [&](const Listening& own) {
+      if (!(own.listener.address() == address)) return false;
+      server_->StopListening(own.fd);
+      return true;
+    });
+  }
+  // Nothing of the old handler's is under way but responses that hold their
+  // entry of its cache themselves.
+  std::shared_ptr<const Site> old_site;
+  std::unique_ptr<files::StaticHandler> old_handler;
+  if (change.site) {
+    old_site = std::exchange(site_, std::move(change.site));
+    old_handler = std::move(handler_);
+    MakeHandler(change.options);
+  }
+  server_->Configure(handler_.get(), change.options.http);
+  if (change.new_log) {
+    log_path_ = change.options.access_log;
+    log_ = std::move(change.log);
+    loop_->CancelTimer(&flush_);
+    if (log_) loop_->SetTimer(&flush_, loop_->now_ns() + kFlushInterval);
+    SetLog();
+  }
+  for (net::Listener& listener : change.listen) Listen(std::move(listener));
 }
 
 // Nobody wants to know: nothing is called for a response.

@@ -19,12 +19,27 @@
 
 namespace kevent::keventd {
 
+struct Site {
+  files::Root root;
+  files::MimeTypes mime;
+};
+// What is served; all workers share it.
+
 class Worker {
  public:
+  struct Change {
+    DaemonOptions options;
+    std::shared_ptr<const Site> site;  // null: files and cache stay
+    bool new_log = false;              // `log` takes the old one's place
+    std::unique_ptr<log::AccessLog> log;
+    std::vector<net::Listener> listen;  // in addition
+    std::vector<net::Address> stop;     // addresses to listen at no more
+  };
+  // From one configuration to the next. All that can fail has been done.
+
   static absl::StatusOr<std::unique_ptr<Worker>> Create(
-      loop::Loop* loop, uint32_t number, const files::Root* root,
-      const files::MimeTypes* mime, const DaemonOptions& options,
-      log::Tail* tail);
+      loop::Loop* loop, uint32_t number, std::shared_ptr<const Site> site,
+      const DaemonOptions& options, log::Tail* tail);
   // What it logs while SetTailing is on goes to `tail`, too.
 
   ~Worker();
@@ -40,6 +55,7 @@ class Worker {
   // Calls `done` when the listeners are closed, which the kernel may take a
   // moment for after Drain.
   void Undrain(std::vector<net::Listener> listeners);
+  void Apply(Change change);
   absl::Status ReopenLog();
   // On failure it keeps the old one.
   void SetTailing(bool on);
@@ -54,6 +70,7 @@ class Worker {
 
   static void OnFlush(loop::Loop* loop, loop::Timer* timer);
   static void OnDrainTimeout(loop::Loop* loop, loop::Timer* timer);
+  void MakeHandler(const DaemonOptions& options);
   void SetLog();
   void Log(const http::LogRecord& record);
 
@@ -63,7 +80,8 @@ class Worker {
   };
 
   loop::Loop* const loop_;
-  const std::string log_path_;
+  std::string log_path_;
+  std::shared_ptr<const Site> site_;
   const uint32_t number_;
   log::Tail* const tail_;
   std::unique_ptr<log::AccessLog> log_;
@@ -73,7 +91,12 @@ class Worker {
   OwnTimer drain_;
   std::unique_ptr<files::StaticHandler> handler_;
   std::unique_ptr<http::HttpServer> server_;
-  std::vector<net::Listener> listeners_;
+
+  struct Listening {
+    net::Listener listener;  // of which the server has the descriptor
+    int fd;
+  };
+  std::vector<Listening> listeners_;
 };
 // One loop's share of the daemon: its listeners, server, file cache and log.
 
