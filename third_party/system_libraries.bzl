@@ -193,6 +193,12 @@ def system_libraries():
         build = _library("uring", ["uring"]),
     )
     _system_repository(
+        name = "prometheus_cpp",
+        header = "prometheus/text_serializer.h",
+        package = "prometheus-cpp-dev",
+        build = _library("core", ["prometheus-cpp-core"]),
+    )
+    _system_repository(
         name = "zlib",
         header = "zlib.h",
         package = "zlib1g-dev",

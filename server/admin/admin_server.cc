@@ -14,6 +14,7 @@
 #include <mutex>
 #include <utility>
 
+#include "server/admin/http_endpoint.h"
 #include "server/admin/mailbox.h"
 #include "server/admin/service.h"
 #include "server/admin/socket.h"
@@ -53,10 +54,14 @@ class AdminServer::Impl {
 
   absl::Status Start();
   void SetServing(bool serving);
+  std::string http_address() const {
+    return http_ ? http_->address().ToString() : "";
+  }
 
  private:
   using Acceptor = grpc::experimental::ExternalConnectionAcceptor;
 
+  absl::Status StartGrpc(loop::Loop* loop);
   void Accepted(int fd);
 
   const Options options_;
@@ -66,6 +71,7 @@ class AdminServer::Impl {
   net::Listener listener_;
   std::shared_ptr<Mailbox> mailbox_;
   std::unique_ptr<Service> service_;
+  std::unique_ptr<HttpEndpoint> http_;
   std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   bool started_ = false;
@@ -73,11 +79,13 @@ class AdminServer::Impl {
 };
 
 absl::Status AdminServer::Impl::Start() {
-  auto address = net::Address::Parse(options_.address);
-  if (!address.ok()) return address.status();
-  auto listener = ListenPrivately(*address);
-  if (!listener.ok()) return listener.status();
-  listener_ = *std::move(listener);
+  if (!options_.address.empty()) {
+    auto address = net::Address::Parse(options_.address);
+    if (!address.ok()) return address.status();
+    auto listener = ListenPrivately(*address);
+    if (!listener.ok()) return listener.status();
+    listener_ = *std::move(listener);
+  }
 
   loop::Runtime::Options runtime;
   runtime.loops = 1;
@@ -92,7 +100,25 @@ absl::Status AdminServer::Impl::Start() {
   service_ = std::make_unique<Service>(
       Context{loop, mailbox_, target_}, options_.max_streams,
       [this](bool serving) { SetServing(serving); });
+  if (!options_.http_address.empty()) {
+    auto address = net::Address::Parse(options_.http_address);
+    if (!address.ok()) return address.status();
+    auto http = HttpEndpoint::Listen(
+        loop, *address,
+        {[this](HttpEndpoint::StatsFn fn) { service_->Collect(std::move(fn)); },
+         [this] { return service_->draining(); }});
+    if (!http.ok()) return http.status();
+    http_ = *std::move(http);
+  }
+  if (!options_.address.empty()) {
+    if (absl::Status s = StartGrpc(loop); !s.ok()) return s;
+  }
+  absl::Status status = runtime_->Start();
+  started_ = status.ok();
+  return status;
+}
 
+absl::Status AdminServer::Impl::StartGrpc(loop::Loop* loop) {
   SetUpGrpc();
   grpc::ServerBuilder builder;
   builder.RegisterService(service_.get());
@@ -128,9 +154,7 @@ absl::Status AdminServer::Impl::Start() {
           std::move(o));
     }(this, loop, std::move(accept)));
   });
-  absl::Status status = runtime_->Start();
-  started_ = status.ok();
-  return status;
+  return absl::OkStatus();
 }
 
 void AdminServer::Impl::Accepted(int fd) {
@@ -159,6 +183,12 @@ AdminServer::Impl::~Impl() {
     server_->Shutdown(std::chrono::system_clock::now());
     server_->Wait();
   }
+  if (started_ && http_) {
+    std::promise<void> stopped;
+    mailbox_->Post(
+        [this, &stopped] { http_->Stop([&] { stopped.set_value(); }); });
+    stopped.get_future().wait();
+  }
   if (mailbox_) mailbox_->Close();
   if (runtime_) {
     runtime_->Stop();
@@ -166,13 +196,14 @@ AdminServer::Impl::~Impl() {
   }
   server_.reset();
   acceptor_.reset();
+  http_.reset();
   service_.reset();
   runtime_.reset();
 }
 
 void AdminServer::Impl::SetServing(bool serving) {
   service_->SetDraining(!serving);
-  server_->GetHealthCheckService()->SetServingStatus(serving);
+  if (server_) server_->GetHealthCheckService()->SetServingStatus(serving);
 }
 
 AdminServer::AdminServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -184,10 +215,15 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
   if (target.workers.empty()) {
     return absl::InvalidArgumentError("the target has no workers");
   }
+  if (options.address.empty() && options.http_address.empty()) {
+    return absl::InvalidArgumentError("no address to listen at");
+  }
   auto impl = std::make_unique<Impl>(std::move(target), options);
   if (absl::Status s = impl->Start(); !s.ok()) return s;
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
 }
+
+std::string AdminServer::http_address() const { return impl_->http_address(); }
 
 void AdminServer::SetServing(bool serving) { impl_->SetServing(serving); }
 

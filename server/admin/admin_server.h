@@ -14,7 +14,10 @@ namespace kevent::admin {
 class AdminServer {
  public:
   struct Options {
-    std::string address;  // "unix:/path"
+    std::string address;  // "unix:/path" for gRPC, or empty
+    std::string http_address;
+    // "ADDR:PORT" or "unix:/path" of the HTTP listener, or empty. Whoever
+    // reaches it may read all counters, and change nothing.
     // Calls that stream, at a time.
     size_t max_streams = 1024;
     // Bytes of a message from a client.
@@ -33,6 +36,9 @@ class AdminServer {
 
   AdminServer(const AdminServer&) = delete;
   AdminServer& operator=(const AdminServer&) = delete;
+
+  std::string http_address() const;
+  // With the port it got; empty if there is none.
 
   void SetServing(bool serving);
   // Any thread: what grpc.health.v1 and GetInfo tell. True at first.

@@ -245,6 +245,84 @@ TEST_F(AdminServerTest, ReflectionNamesTheServices) {
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
+// --- HTTP.
+
+class AdminHttpTest : public AdminServerTest {
+ protected:
+  void StartHttp(bool grpc) {
+    AdminServer::Options options;
+    options.http_address = "127.0.0.1:0";
+    if (grpc) options.address = address();
+    auto admin = AdminServer::Start(service_.target(), options);
+    ASSERT_TRUE(admin.ok()) << admin.status();
+    admin_ = *std::move(admin);
+    const std::string bound = admin_->http_address();
+    port_ =
+        static_cast<uint16_t>(std::stoi(bound.substr(bound.rfind(':') + 1)));
+  }
+  uint16_t port_ = 0;
+};
+
+TEST_F(AdminHttpTest, Metrics) {
+  StartHttp(true);
+  TestClient client(service_.port(1));
+  for (uint64_t i = 1; i <= 3; ++i) {
+    EXPECT_EQ(client.Get("/hello").status, 200);
+    AwaitRequests(1, i);
+  }
+  TestClient scraper(port_);
+  const http::ClientResponse response = scraper.Get("/metrics");
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.Get("Content-Type"),
+            "text/plain; version=0.0.4; charset=utf-8");
+  EXPECT_THAT(response.body,
+              HasSubstr("kevent_http_responses_total{worker=\"1\",class=\"2xx\""
+                        "} 3\n"));
+  EXPECT_THAT(response.body, HasSubstr("kevent_draining 0\n"));
+  EXPECT_EQ(scraper.Get("/").status, 404);
+  EXPECT_EQ(scraper.Ask(TestClient::Request("POST", "/metrics")).status, 405);
+  EXPECT_EQ(Health(), 1) << "beside gRPC";
+}
+
+TEST_F(AdminHttpTest, ReadinessFollowsDraining) {
+  StartHttp(false);
+  TestClient client(port_);
+  EXPECT_EQ(client.Get("/readyz").status, 200);
+  EXPECT_EQ(client.Get("/healthz").status, 200);
+  admin_->SetServing(false);
+  EXPECT_EQ(client.Get("/readyz").status, 503);
+  EXPECT_EQ(client.Get("/healthz").status, 200);
+  EXPECT_THAT(client.Get("/metrics").body, HasSubstr("kevent_draining 1\n"));
+}
+
+TEST_F(AdminHttpTest, HealthTellsOfALoopThatHangs) {
+  StartHttp(false);
+  std::promise<void> release;
+  std::promise<void> blocked;
+  service_.loop(1)->Post([&] {
+    blocked.set_value();
+    release.get_future().wait();
+  });
+  blocked.get_future().wait();
+  TestClient client(port_);
+  const http::ClientResponse response = client.Get("/healthz");
+  EXPECT_EQ(response.status, 503);
+  EXPECT_EQ(response.body, "worker 1 does not answer\n");
+  // Ending with a request under way waits for its figures, not for the loop.
+  ASSERT_TRUE(client.Send(TestClient::Request("GET", "/metrics")));
+  admin_.reset();
+  release.set_value();
+}
+
+TEST_F(AdminHttpTest, RefusesAnAddressInUse) {
+  StartHttp(false);
+  AdminServer::Options options;
+  options.http_address = "127.0.0.1:" + std::to_string(port_);
+  auto second = AdminServer::Start(service_.target(), options);
+  EXPECT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("in use"));
+}
+
 // --- Hostile and careless clients.
 
 TEST_F(AdminServerTest, RefusesMoreStreamsThanItMayHave) {

@@ -126,6 +126,15 @@ Service::Service(const Context& context, size_t max_streams,
 
 Service::~Service() = default;
 
+void Service::Collect(absl::AnyInvocable<void(const v1::Stats&)> done) {
+  sampler_.Collect(
+      [this, done = std::move(done)](const Sample& sample) mutable {
+        v1::Stats stats;
+        Fill(sample, &stats);
+        done(stats);
+      });
+}
+
 void Service::Fill(const Sample& sample, v1::Stats* stats) {
   FillStats(*target_, sample, start_ns_, Now(CLOCK_MONOTONIC), stats);
 }

@@ -29,6 +29,10 @@ class Service final : public v1::Admin::CallbackService {
   // The context's loop must outlive this; `set_serving` is called in it.
   ~Service() override;
 
+  void Collect(absl::AnyInvocable<void(const v1::Stats&)> done);
+  // In the admin loop: all counters, as GetStats gives them.
+
+  bool draining() const { return draining_.load(); }
   void SetDraining(bool draining) { draining_.store(draining); }
   // Any thread: what GetInfo tells.
 

@@ -18,6 +18,7 @@ class GrpcEndpoint final : public AdminEndpoint {
   explicit GrpcEndpoint(std::unique_ptr<admin::AdminServer> server)
       : server_(std::move(server)) {}
   void SetServing(bool serving) override { server_->SetServing(serving); }
+  std::string http_address() const override { return server_->http_address(); }
 
  private:
   const std::unique_ptr<admin::AdminServer> server_;
@@ -30,21 +31,26 @@ absl::Status WithMend(const absl::Status& status) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AdminEndpoint>> StartAdmin(
-    const std::string& address, admin::Target target) {
-  if (address == "off") return nullptr;
+    const std::string& address, const std::string& http_address,
+    admin::Target target, std::string* warning) {
   admin::AdminServer::Options options;
-  options.address = address;
+  if (address != "off") options.address = address;
+  if (http_address != "off") options.http_address = http_address;
+  absl::Status made;
   if (address.empty()) {
-    options.address = admin::DefaultSocket();
-    absl::Status made = admin::MakePrivateDirectory(admin::DefaultDirectory());
-    if (!made.ok()) {
-      return absl::UnavailableError(
-          "no admin service: " + std::string(made.message()) + kMend);
-    }
+    made = admin::MakePrivateDirectory(admin::DefaultDirectory());
+    if (made.ok()) options.address = admin::DefaultSocket();
   }
-  auto server = admin::AdminServer::Start(std::move(target), options);
-  if (!server.ok()) return WithMend(server.status());
-  return std::make_unique<GrpcEndpoint>(*std::move(server));
+  std::unique_ptr<AdminEndpoint> endpoint;
+  if (!options.address.empty() || !options.http_address.empty()) {
+    auto server = admin::AdminServer::Start(std::move(target), options);
+    if (!server.ok()) return WithMend(server.status());
+    endpoint = std::make_unique<GrpcEndpoint>(*std::move(server));
+  }
+  if (!made.ok()) {
+    *warning = "no admin service: " + std::string(made.message()) + kMend;
+  }
+  return endpoint;
 }
 
 }  // namespace kevent::keventd

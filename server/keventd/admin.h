@@ -16,15 +16,20 @@ class AdminEndpoint {
 
   virtual void SetServing(bool serving) = 0;
   // For health checks. Any thread.
+
+  virtual std::string http_address() const = 0;
+  // With the port it got; empty if there is none.
 };
 // The admin service, or what stands for it in a build without gRPC.
 
 absl::StatusOr<std::unique_ptr<AdminEndpoint>> StartAdmin(
-    const std::string& address, admin::Target target);
+    const std::string& address, const std::string& http_address,
+    admin::Target target, std::string* warning);
 // `address`: "off", "unix:PATH", or empty for the default socket, for which it
-// makes the directory. Null if it is off. The error is one line that names the
-// fault and the mend; Unavailable: the default directory cannot be had here,
-// which need not keep anybody from serving.
+// makes the directory. `http_address`: "off", "ADDR:PORT" or "unix:PATH". Null
+// if both are off. The error is one line that names the fault and the mend.
+// Where the default directory cannot be had, which need not keep anybody from
+// serving, it goes without the socket and says so in `warning`.
 
 }  // namespace kevent::keventd
 

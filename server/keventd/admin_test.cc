@@ -342,6 +342,21 @@ TEST_F(AdminTest, QueuesAreShown) {
   EXPECT_EQ(Kevctl({"interests", "x"}).status, 2);
 }
 
+TEST_F(AdminTest, MetricsOverHttp) {
+  auto daemon =
+      Daemon({"--admin=off", "--admin_http=unix:" + dir_ + "/m.sock"});
+  EXPECT_EQ(ModeOf(dir_ + "/m.sock"), 0600u);
+  daemon.reset();
+  daemon = Daemon({"--admin=" + address(), "--admin_http=127.0.0.1:0"});
+  const Result log = Kevctl({"config"});
+  EXPECT_EQ(log.status, 0);
+  daemon->Signal(SIGTERM);
+  EXPECT_EQ(daemon->Wait(), 0);
+  const std::string& err = daemon->err();
+  EXPECT_THAT(err, HasSubstr("keventd: metrics at 127.0.0.1:"));
+  ExpectRefused("--admin_http=nonsense", {"nonsense"});
+}
+
 // --- The configuration.
 
 class AdminConfigTest : public AdminTest {

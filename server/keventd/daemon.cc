@@ -173,7 +173,8 @@ std::string Daemon::ReadyLine() const {
   return line;
 }
 
-absl::Status Daemon::StartAdmin(const std::string& address) {
+absl::Status Daemon::StartAdmin(const std::string& address,
+                                const std::string& http_address) {
   admin::Target target;
   target.name = "keventd";
   target.version = kVersion;
@@ -193,9 +194,15 @@ absl::Status Daemon::StartAdmin(const std::string& address) {
   target.drain_timeout_ns = options_.drain_timeout_ns;
   target.log = &log_;
   target.tail = &tail_;
-  auto admin = keventd::StartAdmin(address, std::move(target));
+  std::string warning;
+  auto admin =
+      keventd::StartAdmin(address, http_address, std::move(target), &warning);
   if (!admin.ok()) return admin.status();
   admin_ = *std::move(admin);
+  if (!warning.empty()) log_.Write(log::Level::kWarning, warning);
+  if (admin_ && !admin_->http_address().empty()) {
+    log_.Write(log::Level::kInfo, "metrics at " + admin_->http_address());
+  }
   return absl::OkStatus();
 }
 

@@ -40,7 +40,8 @@ class Daemon {
   static void BlockSignals();
   // To be called first in main, before there are threads.
 
-  absl::Status StartAdmin(const std::string& address);
+  absl::Status StartAdmin(const std::string& address,
+                          const std::string& http_address);
   // Once, before Run; see keventd::StartAdmin.
 
   absl::Status Run();

@@ -31,7 +31,7 @@ ABSL_FLAG(std::string, admin, "",
           "admin.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/kevent or "
           "/run/kevent)");
 ABSL_FLAG(std::string, admin_http, "off",
-          "address of the admin HTTP listener, or off");
+          "ADDR:PORT or unix:PATH of /metrics, /healthz and /readyz, or off");
 ABSL_FLAG(std::string, access_log, "", "path of the access log, or off");
 
 namespace {
@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
       "[--listen=ADDR:PORT ...] [--engine=auto|module|uring|epoll] "
       "[--workers=N]\n          [--config=FILE.textproto] "
       "[--access_log=PATH]\n          "
-      "[--admin=unix:PATH|off]");
+      "[--admin=unix:PATH|off] [--admin_http=ADDR:PORT|unix:PATH|off]");
   absl::FlagsUsageConfig usage;
   usage.contains_help_flags = [](absl::string_view file) {
     return absl::EndsWith(file, "keventd/main.cc");
@@ -115,10 +115,6 @@ int main(int argc, char** argv) {
   if (!joined.empty() && absl::GetFlag(FLAGS_listen).empty()) {
     return Fail("--listen names no address; write ADDR:PORT or unix:PATH");
   }
-  if (absl::GetFlag(FLAGS_admin_http) != "off") {
-    return Fail("there is no admin HTTP listener yet; use --admin_http=off");
-  }
-
   Daemon::Source source;
   source.path = absl::GetFlag(FLAGS_config);
   source.overlay = ApplyFlags;
@@ -133,13 +129,9 @@ int main(int argc, char** argv) {
   if (!options.ok()) return Fail(options.status());
   auto daemon = Daemon::Create(*options, std::move(source));
   if (!daemon.ok()) return Fail(daemon.status());
-  absl::Status admin = (*daemon)->StartAdmin(absl::GetFlag(FLAGS_admin));
-  if (absl::IsUnavailable(admin)) {
-    (*daemon)->log().Write(kevent::log::Level::kWarning,
-                           std::string(admin.message()));
-  } else if (!admin.ok()) {
-    return Fail(admin);
-  }
+  absl::Status admin = (*daemon)->StartAdmin(absl::GetFlag(FLAGS_admin),
+                                             absl::GetFlag(FLAGS_admin_http));
+  if (!admin.ok()) return Fail(admin);
   (*daemon)->log().Write(kevent::log::Level::kInfo,
                          "engine " + (*daemon)->EngineReason());
   printf("%s\n", (*daemon)->ReadyLine().c_str());
