@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/time/time.h"
 #include "server/kevctl/format.h"
+#include "server/kevctl/screen.h"
 
 ABSL_FLAG(absl::Duration, interval, absl::Seconds(1),
           "watch: time between two messages");
@@ -96,6 +97,34 @@ int Watch(const Invocation& in) {
   }
   const grpc::Status status = reader->Finish();
   return status.ok() ? kOk : Failed(status);
+}
+
+int Top(const Invocation& in) {
+  v1::GetInfoResponse info;
+  auto once = in.client->Context();
+  const grpc::Status told = in.client->stub().GetInfo(once.get(), {}, &info);
+  if (!told.ok()) return Failed(told);
+  v1::WatchStatsRequest request;
+  *request.mutable_interval() = TimeUtil::NanosecondsToDuration(
+      absl::ToInt64Nanoseconds(absl::GetFlag(FLAGS_interval)));
+  auto context = in.client->StreamContext();
+  auto reader = in.client->stub().WatchStats(context.get(), request);
+  v1::Stats before;
+  v1::Stats now;
+  bool asked_to_end = false;
+  {
+    Screen screen([&] { context->TryCancel(); });
+    for (uint64_t number = 0; reader->Read(&now); ++number) {
+      // The first one has nothing before it.
+      if (number == 0) before = now;
+      screen.Show(FormatTop(info, before, now));
+      if (ferror(stdout)) context->TryCancel();
+      before.Swap(&now);
+    }
+    asked_to_end = screen.asked_to_end();
+  }
+  const grpc::Status status = reader->Finish();
+  return status.ok() || asked_to_end ? kOk : Failed(status);
 }
 
 int BadValue(const char* what, const std::string& value, const char* may) {
@@ -381,6 +410,8 @@ constexpr Command kCommands[] = {
     {"watch", "[--interval=1s] [--count=N]",
      "rates, a line for each interval; as JSON the counters, one object a line",
      0, 0, Watch},
+    {"top", "[--interval=1s]",
+     "the same of each worker, as a live screen; q ends it", 0, 0, Top},
     {"connections", "[--peer=ADDR[/BITS]] [--state=STATE] [--min_age=TIME]",
      "clients, newest first within each worker", 0, 0, Connections},
     {"close", "ID [--abort]", "ends a connection", 1, 1, Close},

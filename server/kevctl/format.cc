@@ -381,6 +381,66 @@ double SecondsBetween(const v1::Stats& before, const v1::Stats& now) {
   return std::max(ns / 1e9, 1e-3);
 }
 
+std::string FormatTop(const v1::GetInfoResponse& info, const v1::Stats& before,
+                      const v1::Stats& now) {
+  const double seconds = SecondsBetween(before, now);
+  std::string text = Printable(info.name()) + " " + Printable(info.version()) +
+                     "  pid " + std::to_string(info.pid()) + "  engine " +
+                     Printable(info.engine()) + "  up " + Uptime(now.uptime()) +
+                     "  " + ClockTime(now.time()) + "\n\n";
+  Table http({"worker", "requests/s", "sent/s", "errors/s", "open", "p50",
+              "p99", "p99.9"});
+  Table queue({"worker", "entries/s", "batches/s", "sleeps/s", "wakes/s",
+               "entries/batch", "inline", "in flight", "interests", "ring",
+               "cold/s", "cache hits"});
+  auto add = [&](const std::string& name, const v1::WorkerStats& b,
+                 const v1::WorkerStats& n) {
+    const Rates r = RatesOf(b, n, seconds);
+    auto rate = [seconds](uint64_t from, uint64_t to) {
+      return static_cast<double>(Since(from, to)) / seconds;
+    };
+    auto whole = [](double value) {
+      return Count(static_cast<uint64_t>(value + 0.5));
+    };
+    auto share = [](uint64_t part, uint64_t all) {
+      return all == 0 ? std::string("-")
+                      : std::to_string(part * 100 / all) + " %";
+    };
+    http.Add({name, whole(r.requests), Bytes(static_cast<uint64_t>(r.bytes)),
+              whole(r.errors), Count(n.http().connections()), Time(r.p50_ns),
+              Time(r.p99_ns),
+              Time(Percentile(b.latency(), n.latency(), 0.999))});
+    const v1::QueueStats& q = n.queue();
+    const v1::QueueStats& p = b.queue();
+    const uint64_t batches = Since(p.enters(), q.enters());
+    char per_batch[20] = "-";
+    if (batches > 0) {
+      snprintf(per_batch, sizeof per_batch, "%.1f",
+               static_cast<double>(Since(p.entries(), q.entries())) /
+                   static_cast<double>(batches));
+    }
+    const uint64_t hits = Since(b.cache().hits(), n.cache().hits());
+    const uint64_t lookups =
+        hits + Since(b.cache().misses(), n.cache().misses()) +
+        Since(b.cache().revalidations(), n.cache().revalidations());
+    queue.Add({name, whole(r.entries), whole(rate(p.enters(), q.enters())),
+               whole(rate(p.sleeps(), q.sleeps())), whole(r.wakes), per_batch,
+               share(Since(p.completed_inline(), q.completed_inline()),
+                     Since(p.submitted(), q.submitted())),
+               Count(q.in_flight()), Count(q.interests()),
+               Count(q.ring_high_water()),
+               whole(rate(p.cold_sendfiles(), q.cold_sendfiles())),
+               share(hits, lookups)});
+  };
+  for (int i = 0; i < now.workers_size() && i < before.workers_size(); ++i) {
+    const v1::WorkerStats& worker = now.workers(i);
+    add(std::to_string(worker.worker()) + (worker.stale() ? " (stale)" : ""),
+        before.workers(i), worker);
+  }
+  if (now.workers_size() > 1) add("total", before.total(), now.total());
+  return text + http.ToString() + "\n" + queue.ToString();
+}
+
 std::string RatesHead() {
   char text[200];
   snprintf(text, sizeof text, "%8s %10s %12s %8s %9s %10s %10s %10s\n", "time",

@@ -55,6 +55,10 @@ uint64_t Percentile(const v1::Histogram& before, const v1::Histogram& now,
 double SecondsBetween(const v1::Stats& before, const v1::Stats& now);
 // By the server's uptime; never 0.
 
+std::string FormatTop(const v1::GetInfoResponse& info, const v1::Stats& before,
+                      const v1::Stats& now);
+// A screen of `top`: what each worker did between two messages.
+
 std::string RatesHead();
 std::string FormatRates(const v1::Stats& before, const v1::Stats& now);
 // A line of what happened between two messages, and the heads above it.

@@ -66,6 +66,31 @@ TEST(FormatTest, RatesOfAServersTime) {
   EXPECT_THAT(FormatRates(before, now), HasSubstr(" 100 "));
 }
 
+TEST(FormatTest, TopShowsRatesOfEachWorker) {
+  v1::GetInfoResponse info;
+  info.set_name("keventd");
+  info.set_engine("uring");
+  v1::Stats before;
+  v1::Stats now;
+  *now.mutable_uptime() = TimeUtil::SecondsToDuration(2);
+  for (uint32_t i = 0; i < 2; ++i) {
+    before.add_workers()->set_worker(i);
+    v1::WorkerStats* worker = now.add_workers();
+    worker->set_worker(i);
+    worker->mutable_http()->set_requests(1000 * (i + 1));
+    worker->mutable_queue()->set_submitted(10);
+    worker->mutable_queue()->set_completed_inline(7);
+    worker->mutable_cache()->set_hits(3);
+    worker->mutable_cache()->set_misses(1);
+  }
+  now.mutable_total()->mutable_http()->set_requests(3000);
+  const std::string text = FormatTop(info, before, now);
+  for (const char* part : {"keventd", "engine uring", " 500 ", " 1000 ",
+                           " 1500 ", "total", "70 %", "75 %", "p99.9"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+}
+
 TEST(FormatTest, StatsShowEveryWorkerAndTheTotal) {
   v1::Stats stats;
   for (uint32_t i = 0; i < 2; ++i) {

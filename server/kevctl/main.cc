@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "server/kevctl/client.h"
 #include "server/kevctl/commands.h"
+#include "server/kevctl/screen.h"
 
 ABSL_FLAG(std::string, admin, "",
           "socket of the server, unix:PATH (default: the first that is there "
@@ -92,6 +93,8 @@ int main(int argc, char** argv) {
         in.arguments.size() > command.max_arguments) {
       return BadUsage("usage: kevctl " + name + " " + command.arguments);
     }
+    // gRPC's threads must not take them.
+    if (name == "top") kevent::kevctl::Screen::BlockSignals();
     std::string error;
     ExitCode code = kevent::kevctl::kOk;
     auto client =
