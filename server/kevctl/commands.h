@@ -18,7 +18,7 @@ struct Invocation {
 
 struct Command {
   const char* name;
-  const char* arguments;  // for the usage
+  const char* arguments;  // for the usage; flags in it are completed
   const char* help;
   size_t min_arguments;
   size_t max_arguments;

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "server/kevctl/client.h"
 #include "server/kevctl/commands.h"
+#include "server/kevctl/completion.h"
 #include "server/kevctl/screen.h"
 
 ABSL_FLAG(std::string, admin, "",
@@ -48,9 +49,34 @@ std::string Usage() {
     text += line + command.help + "\n";
   }
   text +=
+      "  completion                    a script for bash: . <(kevctl "
+      "completion)\n"
       "\nExit codes: 0 done, 1 the call failed, 2 bad usage, 3 the server does "
       "not run,\n4 not permitted.\n";
   return text;
+}
+
+// "--name" of every flag in a usage like "[--name=VALUE] [--other]".
+std::string FlagsOf(std::string_view usage) {
+  std::string flags;
+  for (size_t at = 0; (at = usage.find("--", at)) != std::string_view::npos;) {
+    size_t end = usage.find_first_not_of("-abcdefghijklmnopqrstuvwxyz_", at);
+    if (end == std::string_view::npos) end = usage.size();
+    flags +=
+        (flags.empty() ? "" : " ") + std::string(usage.substr(at, end - at));
+    at = end;
+  }
+  return flags;
+}
+
+std::string CompletionScript() {
+  std::vector<kevent::kevctl::Completion> commands;
+  for (const Command& command : Commands()) {
+    commands.push_back({command.name, FlagsOf(command.arguments)});
+  }
+  commands.push_back({"help", ""});
+  commands.push_back({"completion", ""});
+  return kevent::kevctl::BashCompletion(commands, "--admin --format --timeout");
 }
 
 int BadUsage(const std::string& text) {
@@ -74,6 +100,10 @@ int main(int argc, char** argv) {
   if (rest.size() < 2 || std::string_view(rest[1]) == "help") {
     fputs(Usage().c_str(), rest.size() < 2 ? stderr : stdout);
     return rest.size() < 2 ? kevent::kevctl::kBadUsage : kevent::kevctl::kOk;
+  }
+  if (std::string_view(rest[1]) == "completion") {
+    fputs(CompletionScript().c_str(), stdout);
+    return kevent::kevctl::kOk;
   }
   const std::string format = absl::GetFlag(FLAGS_format);
   if (format != "text" && format != "json") {
