@@ -14,6 +14,7 @@
 #include <mutex>
 #include <utility>
 
+#include "server/admin/certificates.h"
 #include "server/admin/http_endpoint.h"
 #include "server/admin/mailbox.h"
 #include "server/admin/service.h"
@@ -43,6 +44,33 @@ void SetUpGrpc() {
   });
 }
 
+// A listener for TCP, once the certificates have been looked at: gRPC would
+// only refuse each client.
+absl::StatusOr<net::Listener> ListenForTls(const net::Address& address,
+                                           const AdminServer::Tls& tls) {
+  if (address.is_unix()) {
+    return absl::InvalidArgumentError(address.ToString() +
+                                      ": a unix socket takes no TLS");
+  }
+  if (absl::Status s =
+          CheckCertificates(tls.certificate, tls.key, tls.client_ca);
+      !s.ok()) {
+    return s;
+  }
+  net::Listener::Options options;
+  options.backlog = 128;
+  return net::Listener::Listen(address, options);
+}
+
+std::shared_ptr<grpc::ServerCredentials> TlsCredentials(
+    const AdminServer::Tls& tls) {
+  grpc::SslServerCredentialsOptions options(
+      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = tls.client_ca;
+  options.pem_key_cert_pairs.push_back({tls.key, tls.certificate});
+  return grpc::SslServerCredentials(options);
+}
+
 }  // namespace
 
 class AdminServer::Impl {
@@ -54,6 +82,7 @@ class AdminServer::Impl {
 
   absl::Status Start();
   void SetServing(bool serving);
+  std::string address() const { return listener_.address().ToString(); }
   std::string http_address() const {
     return http_ ? http_->address().ToString() : "";
   }
@@ -82,7 +111,8 @@ absl::Status AdminServer::Impl::Start() {
   if (!options_.address.empty()) {
     auto address = net::Address::Parse(options_.address);
     if (!address.ok()) return address.status();
-    auto listener = ListenPrivately(*address);
+    auto listener = options_.tls ? ListenForTls(*address, *options_.tls)
+                                 : ListenPrivately(*address);
     if (!listener.ok()) return listener.status();
     listener_ = *std::move(listener);
   }
@@ -99,6 +129,7 @@ absl::Status AdminServer::Impl::Start() {
   mailbox_ = std::make_shared<Mailbox>(loop);
   service_ = std::make_unique<Service>(
       Context{loop, mailbox_, target_}, options_.max_streams,
+      options_.tls ? std::optional(options_.tls->operators) : std::nullopt,
       [this](bool serving) { SetServing(serving); });
   if (!options_.http_address.empty()) {
     auto address = net::Address::Parse(options_.http_address);
@@ -137,7 +168,8 @@ absl::Status AdminServer::Impl::StartGrpc(loop::Loop* loop) {
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      grpc::InsecureServerCredentials());
+      options_.tls ? TlsCredentials(*options_.tls)
+                   : grpc::InsecureServerCredentials());
   server_ = builder.BuildAndStart();
   if (!server_) return absl::InternalError("the gRPC server does not start");
   SetServing(true);
@@ -222,6 +254,8 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(
   if (absl::Status s = impl->Start(); !s.ok()) return s;
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
 }
+
+std::string AdminServer::address() const { return impl_->address(); }
 
 std::string AdminServer::http_address() const { return impl_->http_address(); }
 

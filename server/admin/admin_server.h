@@ -4,7 +4,9 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/admin/target.h"
@@ -13,8 +15,21 @@ namespace kevent::admin {
 
 class AdminServer {
  public:
+  struct Tls {
+    // In PEM: the server's certificate with its chain, its key, and those whose
+    // certificates clients must have.
+    std::string certificate;
+    std::string key;
+    std::string client_ca;
+    std::vector<std::string> operators;
+    // Common names of the clients that may change something; the others may
+    // look at everything.
+  };
+
   struct Options {
-    std::string address;  // "unix:/path" for gRPC, or empty
+    std::string address;
+    // For gRPC: "unix:/path", with `tls` "ADDR:PORT", or empty.
+    std::optional<Tls> tls;
     std::string http_address;
     // "ADDR:PORT" or "unix:/path" of the HTTP listener, or empty. Whoever
     // reaches it may read all counters, and change nothing.
@@ -27,8 +42,9 @@ class AdminServer {
   static absl::StatusOr<std::unique_ptr<AdminServer>> Start(
       Target target, const Options& options);
   // Listens and answers from then on. The status says in one line what is
-  // wrong: InvalidArgument for an address that will not do, AlreadyExists if
-  // another server answers there, else as net::Listener::Listen.
+  // wrong: InvalidArgument for an address or a certificate that will not do,
+  // AlreadyExists if another server answers there, else as
+  // net::Listener::Listen.
 
   ~AdminServer();
   // Ends all calls and waits for them, which takes seconds at most, and that
@@ -37,6 +53,7 @@ class AdminServer {
   AdminServer(const AdminServer&) = delete;
   AdminServer& operator=(const AdminServer&) = delete;
 
+  std::string address() const;
   std::string http_address() const;
   // With the port it got; empty if there is none.
 

@@ -2,12 +2,14 @@
 #include "server/admin/service.h"
 
 #include <google/protobuf/util/time_util.h>
+#include <grpc/grpc_security_constants.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "server/admin/arguments.h"
@@ -40,6 +42,11 @@ grpc::Status GoingDown() {
 grpc::Status ToGrpc(const absl::Status& status) {
   return {static_cast<grpc::StatusCode>(status.code()),
           std::string(status.message())};
+}
+
+grpc::Status ReadOnly() {
+  return {grpc::StatusCode::PERMISSION_DENIED,
+          "this certificate may look, but change nothing"};
 }
 
 absl::Status NoConfig() {
@@ -112,12 +119,14 @@ class Service::StatsStream final : public Stream<v1::Stats>,
 };
 
 Service::Service(const Context& context, size_t max_streams,
+                 std::optional<std::vector<std::string>> operators,
                  std::function<void(bool)> set_serving)
     : context_(context),
       loop_(context.loop),
       mailbox_(context.mailbox),
       target_(context.target),
       max_streams_(max_streams),
+      operators_(std::move(operators)),
       start_ns_(Now(CLOCK_MONOTONIC)),
       start_time_ns_(Now(CLOCK_REALTIME)),
       sampler_(loop_, mailbox_, target_),
@@ -148,6 +157,33 @@ Service::Unary* Service::InLoop(Caller* context, Fn fn) {
   });
   if (!posted) reactor->Finish(GoingDown());
   return reactor;
+}
+
+bool Service::MayChange(const Caller* context) const {
+  if (!operators_) return true;
+  for (const grpc::string_ref& name :
+       context->auth_context()->FindPropertyValues(
+           GRPC_X509_CN_PROPERTY_NAME)) {
+    const std::string_view own(name.data(), name.size());
+    if (std::find(operators_->begin(), operators_->end(), own) !=
+        operators_->end()) {
+      return true;
+    }
+  }
+  return false;
+}
+
+Service::Unary* Service::Refuse(Caller* context, const grpc::Status& status) {
+  Unary* reactor = context->DefaultReactor();
+  reactor->Finish(status);
+  return reactor;
+}
+
+// For calls that change something: InLoop, for those who may.
+template <typename Fn>
+Service::Unary* Service::Change(Caller* context, Fn fn) {
+  if (!MayChange(context)) return Refuse(context, ReadOnly());
+  return InLoop(context, std::move(fn));
 }
 
 // Counts a stream, which lowers the count again when it is done.
@@ -238,7 +274,7 @@ Service::Unary* Service::ListConnections(
 Service::Unary* Service::CloseConnection(
     Caller* context, const v1::CloseConnectionRequest* request,
     v1::CloseConnectionResponse* response) {
-  return InLoop(context, [this, request](FinishFn finish) {
+  return Change(context, [this, request](FinishFn finish) {
     Note("close connection " + Ascii(request->id()).substr(0, 40));
     admin::CloseConnection(context_, *request, std::move(finish));
   });
@@ -246,14 +282,11 @@ Service::Unary* Service::CloseConnection(
 
 Service::Unary* Service::Drain(Caller* context, const v1::DrainRequest* request,
                                v1::DrainResponse* response) {
+  if (!MayChange(context)) return Refuse(context, ReadOnly());
   int64_t timeout_ns = target_->drain_timeout_ns;
   if (request->has_timeout()) {
     auto given = ParseDuration(request->timeout(), "timeout", 0, kMaxDrain);
-    if (!given.ok()) {
-      Unary* reactor = context->DefaultReactor();
-      reactor->Finish(ToGrpc(given.status()));
-      return reactor;
-    }
+    if (!given.ok()) return Refuse(context, ToGrpc(given.status()));
     timeout_ns = *given;
   }
   auto* call =
@@ -268,7 +301,7 @@ Service::Unary* Service::Drain(Caller* context, const v1::DrainRequest* request,
 Service::Unary* Service::Undrain(Caller* context,
                                  const v1::UndrainRequest* request,
                                  v1::UndrainResponse* response) {
-  return InLoop(context, [this](FinishFn finish) {
+  return Change(context, [this](FinishFn finish) {
     Note("undrain");
     drainer_.Undrain(std::move(finish));
   });
@@ -277,7 +310,7 @@ Service::Unary* Service::Undrain(Caller* context,
 Service::Unary* Service::SetLogLevel(Caller* context,
                                      const v1::SetLogLevelRequest* request,
                                      v1::SetLogLevelResponse* response) {
-  return InLoop(context, [this, request, response](FinishFn finish) {
+  return Change(context, [this, request, response](FinishFn finish) {
     if (!target_->log) {
       return finish(absl::UnimplementedError("this service has no log"));
     }
@@ -326,7 +359,7 @@ Service::Unary* Service::ListCache(Caller* context,
 Service::Unary* Service::PurgeCache(Caller* context,
                                     const v1::PurgeCacheRequest* request,
                                     v1::PurgeCacheResponse* response) {
-  return InLoop(context, [this, request, response](FinishFn finish) {
+  return Change(context, [this, request, response](FinishFn finish) {
     Note("purge cache");
     admin::PurgeCache(context_, *request, response, std::move(finish));
   });
@@ -416,7 +449,7 @@ Service::Unary* Service::ValidateConfig(
 Service::Unary* Service::ApplyConfig(Caller* context,
                                      const v1::ApplyConfigRequest* request,
                                      v1::ApplyConfigResponse* response) {
-  return InLoop(context, [this, request, response](FinishFn finish) {
+  return Change(context, [this, request, response](FinishFn finish) {
     if (!target_->config) return finish(NoConfig());
     Note("apply configuration");
     auto done = Expect<uint64_t>(
@@ -430,7 +463,7 @@ Service::Unary* Service::ApplyConfig(Caller* context,
 Service::Unary* Service::RollbackConfig(
     Caller* context, const v1::RollbackConfigRequest* request,
     v1::RollbackConfigResponse* response) {
-  return InLoop(context, [this, request, response](FinishFn finish) {
+  return Change(context, [this, request, response](FinishFn finish) {
     if (!target_->config) return finish(NoConfig());
     Note("roll back configuration");
     auto done = Expect<uint64_t>(

@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "proto/kevent/admin/v1/admin.grpc.pb.h"
 #include "server/admin/drainer.h"
@@ -25,8 +27,11 @@ namespace kevent::admin {
 class Service final : public v1::Admin::CallbackService {
  public:
   Service(const Context& context, size_t max_streams,
+          std::optional<std::vector<std::string>> operators,
           std::function<void(bool serving)> set_serving);
   // The context's loop must outlive this; `set_serving` is called in it.
+  // `operators` are the common names of clients that may change something;
+  // none: everybody may who has got here.
   ~Service() override;
 
   void Collect(absl::AnyInvocable<void(const v1::Stats&)> done);
@@ -81,8 +86,12 @@ class Service final : public v1::Admin::CallbackService {
  private:
   class StatsStream;
 
+  bool MayChange(const Caller* context) const;
+  static Unary* Refuse(Caller* context, const grpc::Status& status);
   template <typename Fn>
   Unary* InLoop(Caller* context, Fn fn);
+  template <typename Fn>
+  Unary* Change(Caller* context, Fn fn);
   void Fill(const Sample& sample, v1::Stats* stats);
   grpc::Status TakeStream();
   void Note(const std::string& text);
@@ -92,6 +101,7 @@ class Service final : public v1::Admin::CallbackService {
   const std::shared_ptr<Mailbox> mailbox_;
   const std::shared_ptr<const Target> target_;
   const size_t max_streams_;
+  const std::optional<std::vector<std::string>> operators_;
   const int64_t start_ns_;
   const int64_t start_time_ns_;  // CLOCK_REALTIME
   std::atomic<size_t> streams_{0};

@@ -48,11 +48,16 @@ absl::Status MakePrivateDirectory(const std::string& path) {
 }
 
 absl::StatusOr<net::Listener> ListenPrivately(const net::Address& address) {
-  if (!address.is_unix() || address.path().empty()) {
+  if (!address.is_unix()) {
     return absl::InvalidArgumentError(
         address.ToString() +
-        ": the admin service listens on a socket in the file system alone, "
-        "which has an owner; write unix:PATH");
+        ": over TCP the admin service needs mutual TLS; write unix:PATH, or "
+        "give it certificates");
+  }
+  if (address.path().empty()) {
+    return absl::InvalidArgumentError(
+        address.ToString() +
+        ": a socket without a file has no owner; write unix:PATH");
   }
   net::Listener::Options options;
   options.backlog = 128;

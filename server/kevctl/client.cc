@@ -10,6 +10,10 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "server/kevctl/table.h"
@@ -74,12 +78,45 @@ std::string Explain(const std::string& path, int error, ExitCode* code) {
 
 }  // namespace
 
-Client::Client(const std::string& target, std::chrono::milliseconds timeout)
-    : timeout_(timeout),
-      stub_(v1::Admin::NewStub(
-          grpc::CreateChannel(target, grpc::InsecureChannelCredentials()))) {}
+Client::Client(std::shared_ptr<grpc::Channel> channel,
+               std::chrono::milliseconds timeout)
+    : timeout_(timeout), stub_(v1::Admin::NewStub(std::move(channel))) {}
+
+std::unique_ptr<Client> Client::ConnectTls(const std::string& address,
+                                           const Tls& tls,
+                                           std::chrono::milliseconds timeout,
+                                           std::string* error, ExitCode* code) {
+  *code = kBadUsage;
+  grpc::SslCredentialsOptions options;
+  for (auto [flag, path, to] :
+       {std::tuple{"--tls_ca", &tls.ca, &options.pem_root_certs},
+        {"--tls_cert", &tls.certificate, &options.pem_cert_chain},
+        {"--tls_key", &tls.key, &options.pem_private_key}}) {
+    if (path->empty()) {
+      *error = "--admin=" + address + " takes --tls_ca, --tls_cert and " +
+               "--tls_key; " + flag + " is missing";
+      return nullptr;
+    }
+    std::ifstream file(*path, std::ios::binary);
+    to->assign(std::istreambuf_iterator<char>(file), {});
+    if (!file) {
+      *error = std::string(flag) + "=" + *path + ": cannot be read";
+      return nullptr;
+    }
+  }
+  grpc::ChannelArguments arguments;
+  if (!tls.server_name.empty()) {
+    arguments.SetSslTargetNameOverride(tls.server_name);
+  }
+  *code = kOk;
+  return std::unique_ptr<Client>(
+      new Client(grpc::CreateCustomChannel(
+                     address, grpc::SslCredentials(options), arguments),
+                 timeout));
+}
 
 std::unique_ptr<Client> Client::Connect(const std::string& address,
+                                        const Tls& tls,
                                         std::chrono::milliseconds timeout,
                                         std::string* error, ExitCode* code) {
   std::vector<std::string> paths;
@@ -87,8 +124,11 @@ std::unique_ptr<Client> Client::Connect(const std::string& address,
     paths = DefaultPaths();
   } else if (address.starts_with("unix:") && address.size() > 5) {
     paths.push_back(address.substr(5));
+  } else if (address.find(':') != std::string::npos &&
+             !address.starts_with("unix:")) {
+    return ConnectTls(address, tls, timeout, error, code);
   } else {
-    *error = "--admin=" + address + ": write unix:PATH";
+    *error = "--admin=" + address + ": write unix:PATH or HOST:PORT";
     *code = kBadUsage;
     return nullptr;
   }
@@ -105,7 +145,9 @@ std::unique_ptr<Client> Client::Connect(const std::string& address,
     *error = Explain(path, found, code);
     return nullptr;
   }
-  return std::unique_ptr<Client>(new Client("unix:" + path, timeout));
+  return std::unique_ptr<Client>(new Client(
+      grpc::CreateChannel("unix:" + path, grpc::InsecureChannelCredentials()),
+      timeout));
 }
 
 std::unique_ptr<grpc::ClientContext> Client::Context() const {

@@ -25,12 +25,22 @@ enum ExitCode {
 
 class Client {
  public:
+  struct Tls {
+    // Names of files in PEM: the authority of the server, our certificate and
+    // its key.
+    std::string ca;
+    std::string certificate;
+    std::string key;
+    std::string server_name;  // in the server's certificate; empty: as called
+  };
+
   static std::unique_ptr<Client> Connect(const std::string& address,
+                                         const Tls& tls,
                                          std::chrono::milliseconds timeout,
                                          std::string* error, ExitCode* code);
-  // `address`: "unix:PATH", or empty for the default sockets, of which the
-  // first that is there counts. Null, a line of text and a code when nobody
-  // answers there.
+  // `address`: "unix:PATH", "HOST:PORT" with TLS, or empty for the default
+  // sockets, of which the first that is there counts. Null, a line of text and
+  // a code when nobody answers there.
 
   v1::Admin::Stub& stub() { return *stub_; }
 
@@ -40,7 +50,12 @@ class Client {
   // For one that goes on.
 
  private:
-  Client(const std::string& target, std::chrono::milliseconds timeout);
+  Client(std::shared_ptr<grpc::Channel> channel,
+         std::chrono::milliseconds timeout);
+  static std::unique_ptr<Client> ConnectTls(const std::string& address,
+                                            const Tls& tls,
+                                            std::chrono::milliseconds timeout,
+                                            std::string* error, ExitCode* code);
 
   const std::chrono::milliseconds timeout_;
   std::unique_ptr<v1::Admin::Stub> stub_;

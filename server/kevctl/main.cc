@@ -20,9 +20,17 @@
 #include "server/kevctl/screen.h"
 
 ABSL_FLAG(std::string, admin, "",
-          "socket of the server, unix:PATH (default: the first that is there "
+          "address of the server, unix:PATH, or HOST:PORT with TLS (default: "
+          "the first that is there "
           "of admin.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/kevent and "
           "/run/kevent)");
+ABSL_FLAG(std::string, tls_ca, "",
+          "for HOST:PORT: the server's authority, in PEM");
+ABSL_FLAG(std::string, tls_cert, "", "for HOST:PORT: our certificate, in PEM");
+ABSL_FLAG(std::string, tls_key, "", "for HOST:PORT: its key, in PEM");
+ABSL_FLAG(std::string, tls_name, "",
+          "for HOST:PORT: the name in the server's certificate, if it is "
+          "another one");
 ABSL_FLAG(std::string, format, "text", "text or json");
 ABSL_FLAG(absl::Duration, timeout, absl::Seconds(10),
           "how long a call may take");
@@ -37,7 +45,8 @@ using kevent::kevctl::ExitCode;
 std::string Usage() {
   std::string text =
       "Looks into a running server and steers it.\n\n"
-      "  kevctl [--admin=unix:PATH] [--format=text|json] COMMAND ...\n\n";
+      "  kevctl [--admin=unix:PATH|HOST:PORT] [--format=text|json] COMMAND "
+      "...\n\n";
   for (const Command& command : Commands()) {
     std::string line = std::string("  ") + command.name;
     if (*command.arguments) line += std::string(" ") + command.arguments;
@@ -76,7 +85,10 @@ std::string CompletionScript() {
   }
   commands.push_back({"help", ""});
   commands.push_back({"completion", ""});
-  return kevent::kevctl::BashCompletion(commands, "--admin --format --timeout");
+  return kevent::kevctl::BashCompletion(
+      commands,
+      "--admin --format --timeout --tls_ca --tls_cert "
+      "--tls_key --tls_name");
 }
 
 int BadUsage(const std::string& text) {
@@ -127,8 +139,11 @@ int main(int argc, char** argv) {
     if (name == "top") kevent::kevctl::Screen::BlockSignals();
     std::string error;
     ExitCode code = kevent::kevctl::kOk;
+    const Client::Tls tls = {
+        absl::GetFlag(FLAGS_tls_ca), absl::GetFlag(FLAGS_tls_cert),
+        absl::GetFlag(FLAGS_tls_key), absl::GetFlag(FLAGS_tls_name)};
     auto client =
-        Client::Connect(absl::GetFlag(FLAGS_admin),
+        Client::Connect(absl::GetFlag(FLAGS_admin), tls,
                         absl::ToChronoMilliseconds(timeout), &error, &code);
     if (!client) {
       fprintf(stderr, "kevctl: %s\n", error.c_str());

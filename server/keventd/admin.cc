@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/keventd/admin.h"
 
+#include <fstream>
+#include <iterator>
+#include <tuple>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -18,11 +21,43 @@ class GrpcEndpoint final : public AdminEndpoint {
   explicit GrpcEndpoint(std::unique_ptr<admin::AdminServer> server)
       : server_(std::move(server)) {}
   void SetServing(bool serving) override { server_->SetServing(serving); }
+  std::string address() const override { return server_->address(); }
   std::string http_address() const override { return server_->http_address(); }
 
  private:
   const std::unique_ptr<admin::AdminServer> server_;
 };
+
+absl::StatusOr<std::string> ReadFile(const std::string& flag,
+                                     const std::string& path) {
+  if (path.empty()) {
+    return absl::InvalidArgumentError(
+        "the admin service's TLS needs --admin_tls_cert, --admin_tls_key and "
+        "--admin_tls_ca; " +
+        flag + " is missing");
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  if (!file) {
+    return absl::InvalidArgumentError(flag + "=" + path + ": cannot be read");
+  }
+  return text;
+}
+
+absl::StatusOr<admin::AdminServer::Tls> ReadTls(const AdminFlags& flags) {
+  admin::AdminServer::Tls tls;
+  for (auto [flag, path, to] :
+       {std::tuple{"--admin_tls_cert", &flags.tls_certificate,
+                   &tls.certificate},
+        {"--admin_tls_key", &flags.tls_key, &tls.key},
+        {"--admin_tls_ca", &flags.tls_ca, &tls.client_ca}}) {
+    auto text = ReadFile(flag, *path);
+    if (!text.ok()) return text.status();
+    *to = *std::move(text);
+  }
+  tls.operators = flags.operators;
+  return tls;
+}
 
 absl::Status WithMend(const absl::Status& status) {
   return absl::Status(status.code(), std::string(status.message()) + kMend);
@@ -31,13 +66,18 @@ absl::Status WithMend(const absl::Status& status) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AdminEndpoint>> StartAdmin(
-    const std::string& address, const std::string& http_address,
-    admin::Target target, std::string* warning) {
+    const AdminFlags& flags, admin::Target target, std::string* warning) {
   admin::AdminServer::Options options;
-  if (address != "off") options.address = address;
-  if (http_address != "off") options.http_address = http_address;
+  if (flags.address != "off") options.address = flags.address;
+  if (flags.http_address != "off") options.http_address = flags.http_address;
+  if (!flags.tls_certificate.empty() || !flags.tls_key.empty() ||
+      !flags.tls_ca.empty()) {
+    auto tls = ReadTls(flags);
+    if (!tls.ok()) return tls.status();
+    options.tls = *std::move(tls);
+  }
   absl::Status made;
-  if (address.empty()) {
+  if (flags.address.empty()) {
     made = admin::MakePrivateDirectory(admin::DefaultDirectory());
     if (made.ok()) options.address = admin::DefaultSocket();
   }

@@ -21,6 +21,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/admin/test_certificates.h"
 #include "server/http/test_client.h"
 #include "server/keventd/test_daemon.h"
 
@@ -145,7 +146,8 @@ TEST_F(AdminTest, ServesWhereTheDefaultDirectoryCannotBeMade) {
 TEST_F(AdminTest, RefusesAnAddressThatWillNotDo) {
   ExpectRefused("--admin=unix:" + dir_ + "/no/where.sock",
                 {"where.sock", "No such file", "--admin=off"});
-  ExpectRefused("--admin=127.0.0.1:0", {"127.0.0.1:0", "unix:PATH"});
+  ExpectRefused("--admin=127.0.0.1:0",
+                {"127.0.0.1:0", "mutual TLS", "unix:PATH"});
   ExpectRefused("--admin=nonsense", {"nonsense"});
 }
 
@@ -528,6 +530,49 @@ TEST_F(AdminConfigTest, ApplyingUnderLoadLosesNoRequest) {
   load.join();
   EXPECT_EQ(error, "");
   EXPECT_GT(sent.load(), 100u);
+}
+
+TEST_F(AdminTest, TcpWithMutualTls) {
+  admin::TestAuthority authority;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::ofstream(dir_ + "/" + name) << text;
+    return dir_ + "/" + name;
+  };
+  const std::string ca = write("ca.pem", authority.certificate());
+  const auto issue = [&](const std::string& name) {
+    const admin::PemPair pair = authority.Issue(name);
+    write(name + ".pem", pair.certificate);
+    write(name + ".key", pair.key);
+  };
+  for (const char* name : {"server", "alice", "bob"}) issue(name);
+  auto daemon = Daemon({"--admin=127.0.0.1:0", "--admin_tls_ca=" + ca,
+                        "--admin_tls_cert=" + dir_ + "/server.pem",
+                        "--admin_tls_key=" + dir_ + "/server.key",
+                        "--admin_operators=alice"});
+  const std::string said = "admin service at ";
+  while (daemon->err().find("engine ") == std::string::npos) {
+    ASSERT_TRUE(daemon->AwaitMore());
+  }
+  const size_t at = daemon->err().find(said);
+  ASSERT_NE(at, std::string::npos) << daemon->err();
+  const std::string address = daemon->err().substr(
+      at + said.size(), daemon->err().find('\n', at) - at - said.size());
+  const auto kevctl = [&](const std::string& who, const std::string& command) {
+    return RunToEnd({kKevctl, "--admin=" + address, "--tls_ca=" + ca,
+                     "--tls_cert=" + dir_ + "/" + who + ".pem",
+                     "--tls_key=" + dir_ + "/" + who + ".key", command});
+  };
+  Result result = kevctl("bob", "info");
+  EXPECT_EQ(result.status, 0) << result.err;
+  result = kevctl("bob", "drain");
+  EXPECT_EQ(result.status, 4) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("may look, but change nothing"));
+  EXPECT_EQ(kevctl("alice", "drain").status, 0);
+  EXPECT_EQ(kevctl("alice", "undrain").status, 0);
+  result = RunToEnd({kKevctl, "--admin=" + address, "info"});
+  EXPECT_EQ(result.status, 2);
+  EXPECT_THAT(result.err, HasSubstr("--tls_ca"));
+  ExpectRefused("--admin_tls_ca=" + ca, {"--admin_tls_cert is missing"});
 }
 
 TEST_F(AdminTest, BadUsageIsTold) {

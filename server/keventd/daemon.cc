@@ -173,8 +173,7 @@ std::string Daemon::ReadyLine() const {
   return line;
 }
 
-absl::Status Daemon::StartAdmin(const std::string& address,
-                                const std::string& http_address) {
+absl::Status Daemon::StartAdmin(const AdminFlags& flags) {
   admin::Target target;
   target.name = "keventd";
   target.version = kVersion;
@@ -195,11 +194,13 @@ absl::Status Daemon::StartAdmin(const std::string& address,
   target.log = &log_;
   target.tail = &tail_;
   std::string warning;
-  auto admin =
-      keventd::StartAdmin(address, http_address, std::move(target), &warning);
+  auto admin = keventd::StartAdmin(flags, std::move(target), &warning);
   if (!admin.ok()) return admin.status();
   admin_ = *std::move(admin);
   if (!warning.empty()) log_.Write(log::Level::kWarning, warning);
+  if (admin_ && !admin_->address().empty()) {
+    log_.Write(log::Level::kInfo, "admin service at " + admin_->address());
+  }
   if (admin_ && !admin_->http_address().empty()) {
     log_.Write(log::Level::kInfo, "metrics at " + admin_->http_address());
   }

@@ -40,8 +40,7 @@ class Daemon {
   static void BlockSignals();
   // To be called first in main, before there are threads.
 
-  absl::Status StartAdmin(const std::string& address,
-                          const std::string& http_address);
+  absl::Status StartAdmin(const AdminFlags& flags);
   // Once, before Run; see keventd::StartAdmin.
 
   absl::Status Run();

@@ -27,9 +27,18 @@ ABSL_FLAG(
     "configuration, protobuf text format of kevent.config.v1.ServerConfig; "
     "flags win over it");
 ABSL_FLAG(std::string, admin, "",
-          "socket of the admin service as unix:PATH, or off (default: "
-          "admin.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/kevent or "
+          "address of the admin service: unix:PATH, ADDR:PORT with mutual TLS, "
+          "or off (default: admin.sock in $RUNTIME_DIRECTORY, "
+          "$XDG_RUNTIME_DIR/kevent or "
           "/run/kevent)");
+ABSL_FLAG(std::string, admin_tls_cert, "",
+          "certificate of the admin service, with its chain, in PEM");
+ABSL_FLAG(std::string, admin_tls_key, "", "its key, in PEM");
+ABSL_FLAG(std::string, admin_tls_ca, "",
+          "authorities whose certificates its clients must have, in PEM");
+ABSL_FLAG(std::vector<std::string>, admin_operators, {},
+          "common names of the clients that may change something; the others "
+          "may look");
 ABSL_FLAG(std::string, admin_http, "off",
           "ADDR:PORT or unix:PATH of /metrics, /healthz and /readyz, or off");
 ABSL_FLAG(std::string, access_log, "", "path of the access log, or off");
@@ -129,8 +138,14 @@ int main(int argc, char** argv) {
   if (!options.ok()) return Fail(options.status());
   auto daemon = Daemon::Create(*options, std::move(source));
   if (!daemon.ok()) return Fail(daemon.status());
-  absl::Status admin = (*daemon)->StartAdmin(absl::GetFlag(FLAGS_admin),
-                                             absl::GetFlag(FLAGS_admin_http));
+  kevent::keventd::AdminFlags flags;
+  flags.address = absl::GetFlag(FLAGS_admin);
+  flags.http_address = absl::GetFlag(FLAGS_admin_http);
+  flags.tls_certificate = absl::GetFlag(FLAGS_admin_tls_cert);
+  flags.tls_key = absl::GetFlag(FLAGS_admin_tls_key);
+  flags.tls_ca = absl::GetFlag(FLAGS_admin_tls_ca);
+  flags.operators = absl::GetFlag(FLAGS_admin_operators);
+  absl::Status admin = (*daemon)->StartAdmin(flags);
   if (!admin.ok()) return Fail(admin);
   (*daemon)->log().Write(kevent::log::Level::kInfo,
                          "engine " + (*daemon)->EngineReason());

@@ -5,9 +5,9 @@
 namespace kevent::keventd {
 
 absl::StatusOr<std::unique_ptr<AdminEndpoint>> StartAdmin(
-    const std::string& address, const std::string& http_address, admin::Target,
-    std::string*) {
-  if ((address.empty() || address == "off") && http_address == "off") {
+    const AdminFlags& flags, admin::Target, std::string*) {
+  if ((flags.address.empty() || flags.address == "off") &&
+      flags.http_address == "off") {
     return nullptr;
   }
   return absl::UnimplementedError(

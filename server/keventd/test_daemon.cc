@@ -103,6 +103,10 @@ bool Process::AwaitLine(int timeout_ms) {
   return true;
 }
 
+bool Process::AwaitMore() {
+  return ReadSome(static_cast<int>(kDeadline.count()));
+}
+
 int Process::Wait() {
   const Clock::time_point deadline = Clock::now() + kDeadline;
   // Its end is the end of its output.

@@ -21,6 +21,8 @@ class Process {
   bool AwaitLine(int timeout_ms = 30'000);
   // Waits for a whole line on its standard output; false if it ends before, or
   // at the time-out.
+  bool AwaitMore();
+  // Waits for any output; false as above.
   int Wait();
   // Waits for its end: the exit status, 128 + number of the signal that ended
   // it, or -1 at the deadline (and kills it).
