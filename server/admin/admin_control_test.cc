@@ -271,6 +271,60 @@ TEST_F(AdminControlTest, DrainClosesWhatIsLeftAtTheEnd) {
   EXPECT_NE(half.AwaitEnd(), TestClient::End::kTimeout);
 }
 
+// Hundreds of calls of every kind while it drains; half of the clients go away
+// in the middle.
+TEST_F(AdminControlTest, ManyClientsWhileItDrains) {
+  constexpr int kThreads = 8;
+  constexpr int kCalls = 40;
+  Start();
+  Clients clients;
+  Connect(0, 20, &clients);
+  ASSERT_TRUE(clients[0]->Send(TestClient::Request("GET", "/hold")));
+  v1::DrainRequest drain;
+  *drain.mutable_timeout() = TimeUtil::SecondsToDuration(3600);
+  v1::DrainResponse response;
+  auto first = Context();
+  ASSERT_TRUE(Stub()->Drain(first.get(), drain, &response).ok());
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kCalls; ++i) {
+        auto stub = Stub();
+        auto context = Context();
+        v1::WatchStatsRequest watch;
+        *watch.mutable_interval() = TimeUtil::MillisecondsToDuration(10);
+        auto reader = stub->WatchStats(context.get(), watch);
+        v1::Stats stats;
+        EXPECT_TRUE(reader->Read(&stats));
+        auto other = Context();
+        v1::ListConnectionsResponse list;
+        EXPECT_TRUE(stub->ListConnections(other.get(), {}, &list).ok());
+        // Waits for what does not come, and gives up.
+        auto waiting = Context();
+        waiting->set_deadline(std::chrono::system_clock::now() +
+                              std::chrono::milliseconds(5));
+        v1::DrainRequest again;
+        again.set_wait(true);
+        v1::DrainResponse none;
+        EXPECT_EQ(stub->Drain(waiting.get(), again, &none).error_code(),
+                  StatusCode::DEADLINE_EXCEEDED);
+        if ((i + t) % 2 == 0) continue;  // is gone with its connection
+        context->TryCancel();
+        while (reader->Read(&stats)) {
+        }
+        EXPECT_EQ(reader->Finish().error_code(), StatusCode::CANCELLED);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(Health(), 2);
+  service_.ReleaseHeld(0);
+  drain.set_wait(true);
+  auto last = Context();
+  ASSERT_TRUE(Stub()->Drain(last.get(), drain, &response).ok());
+  EXPECT_TRUE(response.drained());
+}
+
 TEST_F(AdminControlTest, DrainRefusesTimeouts) {
   Start();
   for (auto [seconds, nanos] : {std::pair<int64_t, int32_t>{-1, 0},
