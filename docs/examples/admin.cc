@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An HTTP service with an admin service: kevctl --admin=unix:/tmp/hello.sock
-// stats shows its connections, latencies and greetings.
+// An HTTP service with an admin service: kevctl --admin=unix:hello.sock stats
+// shows its connections, latencies and greetings.
 #include <cstdio>
 #include <string>
 #include <utility>
@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
   target.workers = {{loop.get(), server.get(), nullptr}};
   target.registry = &registry;
   kevent::admin::AdminServer::Options options;
-  options.address = argc > 2 ? argv[2] : "unix:/tmp/hello.sock";
+  options.address = argc > 2 ? argv[2] : "unix:hello.sock";
   auto admin = kevent::admin::AdminServer::Start(std::move(target), options);
   if (!admin.ok()) {
     fprintf(stderr, "%s\n", std::string(admin.status().message()).c_str());
