@@ -85,9 +85,19 @@ Core::~Core() {
     while (Operation* op = d->send.PopFront()) forget(op);
     if (d->closer) forget(d->closer);
   });
-  while (Operation* op = overflow_.PopFront()) forget(op);
+  // Nobody else knows of a connection whose entry was not taken.
+  auto drop = [](const Operation* op, int64_t result) {
+    if (op->opcode == Opcode::kAccept && result >= 0) {
+      close(static_cast<int>(result));
+    }
+  };
+  while (Operation* op = overflow_.PopFront()) {
+    drop(op, op->q.done);
+    forget(op);
+  }
   while (ring_.size() > 0) {
     const Entry& e = ring_.Pop();
+    if (e.operation) drop(e.operation, e.result);
     // A multishot operation's earlier entries name it, too; its state may have
     // been set above, which does no harm.
     if (e.operation && !(e.flags & kEntryMore)) forget(e.operation);
@@ -301,6 +311,9 @@ void Core::Complete(Operation* op, int64_t result) {
     }
   }
   if (op->q.bits & kBitYield) std::erase(yielded_, op);
+  if (op->opcode == Opcode::kSendfile && !populate_waiters_.empty()) {
+    std::erase(populate_waiters_, static_cast<SendfileOp*>(op));
+  }
   if (op->q.bits & kBitCorked) Uncork(op->fd);
   if ((op->opcode == Opcode::kSend || op->opcode == Opcode::kSendfile) &&
       !all && result > 0) {

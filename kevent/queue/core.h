@@ -193,6 +193,7 @@ class Core {
            const sigset_t* mask);
   void Follow(std::unique_lock<std::mutex>* lock, int64_t deadline);
   void HandOver();
+  void HandToLeader();
   int64_t PollTimeout(int64_t now, int64_t deadline);
   bool TakeWake();
   bool StartPopulate(SendfileOp* op, int64_t at, Residency residency);

@@ -86,6 +86,7 @@ class ModuleEngine final : public Engine {
   }
   int Enter(uint32_t submit, uint32_t min, int64_t timeout_ns,
             const sigset_t* mask);
+  int EnterAtOnce();
   int Control(std::span<kevent_sqe> changes) const;
   int Make(kevent_sqe* change) const;
   void SubmitCancels();
@@ -211,7 +212,11 @@ int ModuleEngine::Control(std::span<kevent_sqe> changes) const {
 }
 
 int ModuleEngine::Make(kevent_sqe* change) const {
-  int r = Control({change, 1});
+  int r;
+  // A signal may meet it while it waits for another thread in the kernel.
+  do {
+    r = Control({change, 1});
+  } while (r == -EINTR);
   return r < 0 ? r : change->result;
 }
 
@@ -230,10 +235,18 @@ kevent_sqe* ModuleEngine::Get() {
 
 int ModuleEngine::Flush() {
   SubmitCancels();
-  const uint32_t submit = InSubmission();
-  if (submit == 0 && !provided_) return 0;
+  if (InSubmission() == 0 && !provided_) return 0;
   provided_ = false;
-  return Enter(submit, 0, 0, nullptr);
+  return EnterAtOnce();
+}
+
+// Submits what is in the ring, without waiting and whatever signals come.
+int ModuleEngine::EnterAtOnce() {
+  int r;
+  do {
+    r = Enter(InSubmission(), 0, 0, nullptr);
+  } while (r == -EINTR);
+  return r;
 }
 
 void ModuleEngine::Wake() {
@@ -377,7 +390,10 @@ void ModuleEngine::HandleCancel(const kevent_entry& entry) {
   Operation* op = OperationOf(entry.user_data);
   if (entry.result >= 0 || !cancelled_.contains(op)) return;
   kevent_sqe* sqe = Get();
-  if (!sqe) return;
+  if (!sqe) {
+    cancels_.push_back(op);
+    return;
+  }
   sqe->opcode = KEVENT_OP_CANCEL;
   sqe->flags = KEVENT_SKIP_SUCCESS;
   sqe->fd = -1;
@@ -556,12 +572,23 @@ int ModuleEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
   if (!core_->many_threads()) {
     SubmitCancels();
     submit = InSubmission();
+    while (!cancels_.empty()) {
+      // The ring was full. While the kernel takes nothing either, entries must
+      // be read first.
+      EnterAtOnce();
+      if (InSubmission() == submit) {
+        timeout_ns = 0;
+        break;
+      }
+      SubmitCancels();
+      submit = InSubmission();
+    }
     enter |= submit > 0 || provided_;
     provided_ = false;
   }
   int r = 0;
-  if (nests_.load(std::memory_order_relaxed) > 0) {
-    if (enter) Enter(submit, 0, 0, nullptr);
+  if (nests_.load(std::memory_order_acquire) > 0) {
+    if (enter) EnterAtOnce();
     r = PollNest(Unread() > 0 ? 0 : timeout_ns, mask);
     if (r > 0) r = Enter(0, 0, 0, nullptr);
   } else if (timeout_ns == 0 || Unread() > 0) {

@@ -119,8 +119,10 @@ void Timers::Run() {
       uint64_t expirations = 1;
       if (slot->interval_ns > 0) {
         expirations += static_cast<uint64_t>((now - due) / slot->interval_ns);
-        int64_t late = (now - due) % slot->interval_ns;
-        clock.heap.Set(&slot->timer, now - late + slot->interval_ns);
+        int64_t last = now - (now - due) % slot->interval_ns;
+        clock.heap.Set(&slot->timer, slot->interval_ns > INT64_MAX - 1 - last
+                                         ? INT64_MAX - 1
+                                         : last + slot->interval_ns);
       } else {
         clock.heap.Remove(&slot->timer);
       }

@@ -85,6 +85,7 @@ class UringEngine final : public Engine {
  private:
   io_uring_sqe* Get();
   Gather* GetGather();
+  void FreeGathers();
   void Enable();
   void ArmWake();
   void RenewPollable();
@@ -118,8 +119,10 @@ absl::Status UringEngine::Init() {
     p.flags |= IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                IORING_SETUP_TASKRUN_FLAG;
   }
-  p.cq_entries =
-      std::max(2 * kSubmissions, std::bit_ceil(core_->ring_entries()));
+  constexpr uint32_t kMaxCompletions = 1 << 16;  // the kernel's
+  p.cq_entries = std::clamp(
+      std::bit_ceil(std::min(core_->ring_entries(), kMaxCompletions)),
+      2 * kSubmissions, kMaxCompletions);
   int r = io_uring_queue_init_params(kSubmissions, &ring_, &p);
   if (r == -EINVAL) {
     return absl::UnavailableError("io_uring of Linux 6.1 or later is needed");
@@ -172,14 +175,19 @@ io_uring_sqe* UringEngine::Get() {
 
 Gather* UringEngine::GetGather() {
   if (gathers_used_ == kGathers) Flush();
-  return &gathers_[gathers_used_++];
+  return gathers_used_ == kGathers ? nullptr : &gathers_[gathers_used_++];
+}
+
+// What has not been submitted still points at them.
+void UringEngine::FreeGathers() {
+  if (io_uring_sq_ready(&ring_) == 0) gathers_used_ = 0;
 }
 
 int UringEngine::Flush() {
   Enable();
   int r = 0;
   if (io_uring_sq_ready(&ring_) > 0) r = io_uring_submit(&ring_);
-  gathers_used_ = 0;
+  FreeGathers();
   return r;
 }
 
@@ -274,6 +282,10 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
         return kPending;
       }
       Gather* gather = GetGather();
+      if (!gather) {  // the kernel takes nothing just now
+        core_->Yield(op);
+        return kPending;
+      }
       size_t pieces = RestOf(*send, gather->pieces, &all);
       if (pieces == 0) return op->q.done;
       if (!all) flags |= MSG_MORE;
@@ -357,7 +369,7 @@ void UringEngine::Forget(int, Descriptor*) {
   cancels_waiting_ = false;
   Enable();
   io_uring_submit_and_get_events(&ring_);
-  gathers_used_ = 0;
+  FreeGathers();
 }
 
 // --- Buffer pools.
@@ -477,7 +489,7 @@ int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
       r = -EINTR;
     }
   }
-  gathers_used_ = 0;
+  FreeGathers();
   return r == -EINTR ? r : 0;
 }
 

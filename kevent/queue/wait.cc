@@ -133,8 +133,11 @@ void Core::AfterPoll() {
 }
 
 int Core::Post(PostOp* op) {
-  if (op->q.state != State::kIdle) return -EINVAL;
-  op->q.state = State::kStarted;
+  State idle = State::kIdle;
+  if (!std::atomic_ref(op->q.state)
+           .compare_exchange_strong(idle, State::kStarted)) {
+    return -EINVAL;
+  }
   op->q.bits = 0;
   PostOp* head = posted_.load(std::memory_order_relaxed);
   do {
@@ -226,6 +229,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
       now = NowNs(CLOCK_MONOTONIC);
       if (n >= min || now >= deadline || (n > 0 && now >= min_deadline)) break;
       if (TakeWake()) break;
+      HandToLeader();
       Follow(&lock, n > 0 ? std::min(deadline, min_deadline) : deadline);
       continue;
     }
@@ -245,6 +249,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
     if (r == -EINTR) {
       if (n == 0) {
         EndCall();
+        if (many_threads_) HandOver();
         return -EINTR;
       }
       break;
@@ -310,10 +315,18 @@ void Core::HandOver() {
   }
 }
 
+// What this thread has begun and does not go on with.
+void Core::HandToLeader() {
+  engine_->Flush();
+  if (leader_ &&
+      (timers_.earliest_ns() < leader_deadline_ || !yielded_.empty())) {
+    engine_->Wake();
+  }
+}
+
 void Core::EndCall() {
   if (many_threads_) {
-    engine_->Flush();
-    if (leader_ && timers_.earliest_ns() < leader_deadline_) engine_->Wake();
+    HandToLeader();
     if (Unread() > 0) HandOver();
   }
   if (pollable()) {
@@ -362,6 +375,8 @@ int Core::PollableFd() {
   wake_event_ = wake;
   pollable_ = fd;
   sleeping_.store(true);  // whoever polls it may sleep at any time
+  // Posted before that store: no wake-up was sent for it.
+  if (posted_.load() || woken_.load()) WakeEngine();
   EndCall();
   return pollable_;
 }

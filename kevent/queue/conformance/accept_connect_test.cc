@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -102,6 +103,28 @@ TEST_P(AcceptTest, MultishotTakesAllUntilItIsCancelled) {
   EXPECT_EQ(-ECANCELED, ResultOf(accept));
   ConnectTo(listener);
   ExpectNothing();
+}
+
+TEST_P(AcceptTest, WhatNobodyTookIsClosedWithTheQueue) {
+  TestListener listener = Listen();
+  AcceptOp* accept = New<AcceptOp>(listener.fd);
+  accept->flags = kOpMultishot;
+  ASSERT_EQ(0, queue().Submit(accept));
+  int peers[3];
+  for (int& peer : peers) peer = ConnectTo(listener);
+  Entry taken;
+  Wait wait;
+  wait.timeout_ns = PatienceNs();
+  ASSERT_EQ(1, queue().Enter({&taken, 1}, wait));
+  Own(static_cast<int>(taken.result));
+  // The others are in one ring or another, or in the backlog.
+  Destroy();
+  CloseOwned(listener.fd);
+  CloseOwned(static_cast<int>(taken.result));
+  for (int peer : peers) {
+    pollfd p = {peer, POLLIN, 0};
+    EXPECT_EQ(1, poll(&p, 1, static_cast<int>(PatienceNs() / kMs)));
+  }
 }
 
 TEST_P(AcceptTest, FailsOnASocketThatDoesNotListen) {

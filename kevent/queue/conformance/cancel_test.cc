@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "kevent/queue/conformance/conformance.h"
 
@@ -57,6 +60,30 @@ TEST_P(CancelTest, AcceptThatWaits) {
     Look();
     EXPECT_EQ(0, queue().Cancel(accept));
     EXPECT_EQ(-ECANCELED, ResultOf(accept));
+  }
+}
+
+// Engines have rings of 1,024 or so: the cancel may find one just full.
+TEST_P(CancelTest, OneOfAsManyAsARingHolds) {
+  rlimit limit = {};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 8192);
+  setrlimit(RLIMIT_NOFILE, &limit);
+  std::vector<RecvOp*> recvs;
+  for (size_t n = 1020; n <= 1026; ++n) {
+    while (recvs.size() < n) {
+      const int fd = Own(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+      ASSERT_GE(fd, 0);
+      recvs.push_back(NewRecv(fd, Room(1)));
+    }
+    for (RecvOp* recv : recvs) MustSubmit(recv);
+    EXPECT_EQ(0, queue().Cancel(recvs[7]));
+    EXPECT_EQ(-ECANCELED, ResultOf(recvs[7])) << n;
+    for (RecvOp* recv : recvs) {
+      if (recv == recvs[7]) continue;
+      EXPECT_EQ(0, queue().Cancel(recv));
+    }
+    for (const Entry& e : WaitFor(n - 1)) EXPECT_EQ(-ECANCELED, e.result);
   }
 }
 

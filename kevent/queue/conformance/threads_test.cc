@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -491,6 +492,85 @@ TEST_P(ThreadsTest, CallsOfOneThreadReachTheOneThatWaits) {
     Disown(event);
     ASSERT_EQ(expected, taken.load());
   }
+}
+
+TEST_P(ThreadsTest, TheOneThatWaitsGoesOnWithWhatAnotherHasBegun) {
+  // More than one turn sends.
+  constexpr size_t kSize = 24 << 20;
+  Pair pair = TcpPair();
+  const int file = File(std::string(kSize, 's'));
+  SendfileOp* op = NewSendfile(pair.ours, file, 0, kSize);
+  std::atomic<bool> stop{false};
+  std::atomic<int64_t> result{kNoResult};
+  std::thread waiter([&] {
+    while (!stop.load()) {
+      Entry e;
+      Wait wait;
+      if (queue().Enter({&e, 1}, wait) == 1) result.store(e.result);
+    }
+  });
+  Ender ender(&stop, &queue(), &waiter);
+  for (const int64_t end = NowNs() + PatienceNs();
+       queue().stats().sleeps == 0 && NowNs() < end;) {
+    std::this_thread::yield();
+  }
+  ASSERT_EQ(0, queue().Submit(op));
+  size_t got = 0;
+  std::string buffer(1 << 20, '\0');
+  pollfd p = {pair.peer, POLLIN, 0};
+  while (got < kSize &&
+         poll(&p, 1, static_cast<int>(PatienceNs() / kMs)) == 1) {
+    const ssize_t n = read(pair.peer, buffer.data(), buffer.size());
+    if (n <= 0) break;
+    got += static_cast<size_t>(n);
+  }
+  EXPECT_EQ(got, kSize);
+  for (const int64_t end = NowNs() + PatienceNs();
+       result.load() == kNoResult && NowNs() < end;) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(result.load(), static_cast<int64_t>(kSize));
+}
+
+TEST_P(ThreadsTest, AWaiterThatASignalEndsLeavesItsPlace) {
+  struct sigaction action = {}, before = {};
+  action.sa_handler = [](int) {};
+  ASSERT_EQ(0, sigaction(SIGUSR2, &action, &before));
+  const int event = Event();
+  Watch(event, kEdge);
+  std::atomic<bool> stop{false}, left{false}, found{false};
+  // Waits without an end, and goes at the first interruption.
+  std::thread first([&] {
+    Entry e;
+    Wait wait;
+    EXPECT_EQ(-EINTR, queue().Enter({&e, 1}, wait));
+    left.store(true);
+  });
+  const auto until = [&](auto done) {
+    for (const int64_t end = NowNs() + PatienceNs();
+         !done() && NowNs() < end;) {
+      std::this_thread::yield();
+    }
+    return done();
+  };
+  EXPECT_TRUE(until([&] { return queue().stats().sleeps >= 1; }));
+  std::thread second([&] {
+    while (!stop.load()) {
+      Entry e;
+      Wait wait;
+      if (queue().Enter({&e, 1}, wait) == 1) found.store(true);
+    }
+  });
+  Ender ender(&stop, &queue(), &second);
+  EXPECT_TRUE(until([&] { return queue().stats().enters >= 2; }));
+  EXPECT_TRUE(until([&] {
+    if (!left.load()) pthread_kill(first.native_handle(), SIGUSR2);
+    return left.load();
+  }));
+  first.join();
+  Raise(event);
+  EXPECT_TRUE(until([&] { return found.load(); }));
+  sigaction(SIGUSR2, &before, nullptr);
 }
 
 TEST_P(ThreadsTest, BufferGivenBackByAnotherThread) {

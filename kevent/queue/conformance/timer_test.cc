@@ -95,6 +95,17 @@ TEST_P(TimerTest, PeriodicCountsWhatNobodyTook) {
   }
 }
 
+TEST_P(TimerTest, PeriodicWithAPeriodWithoutEnd) {
+  for (clockid_t clock : kClocks) {
+    for (int64_t period : {INT64_MAX, INT64_MAX - 1, INT64_MAX / 2}) {
+      const Handle handle = MustAdd(Timer(0, period, 0, clock));
+      EXPECT_EQ(1u, One().data[0]);
+      ExpectNothing();
+      EXPECT_EQ(0, queue().Remove(handle));
+    }
+  }
+}
+
 TEST_P(TimerTest, PeriodicKeepsItsPhase) {
   constexpr int64_t kPeriod = 3 * kMs;
   const int64_t first = NowNs() + 5 * kMs;
