@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/admin/admin_server.h"
 
+#include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <sys/socket.h>
@@ -279,9 +280,35 @@ TEST_F(AdminHttpTest, Metrics) {
               HasSubstr("kevent_http_responses_total{worker=\"1\",class=\"2xx\""
                         "} 3\n"));
   EXPECT_THAT(response.body, HasSubstr("kevent_draining 0\n"));
-  EXPECT_EQ(scraper.Get("/").status, 404);
+  EXPECT_EQ(scraper.Get("/nothing").status, 404);
   EXPECT_EQ(scraper.Ask(TestClient::Request("POST", "/metrics")).status, 405);
   EXPECT_EQ(Health(), 1) << "beside gRPC";
+}
+
+TEST_F(AdminHttpTest, PageNeedsNothingButItself) {
+  StartHttp(false);
+  TestClient client(port_);
+  const http::ClientResponse page = client.Get("/");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_EQ(page.Get("Content-Type"), "text/html; charset=utf-8");
+  EXPECT_THAT(page.body, HasSubstr("</html>"));
+  EXPECT_THAT(page.body, HasSubstr("fetch(\"stats.json\")"));
+  for (const char* other : {"http:", "https:", "src=", "href=", "@import"}) {
+    EXPECT_THAT(page.body, testing::Not(HasSubstr(other)));
+  }
+  const http::ClientResponse json = client.Get("/stats.json");
+  EXPECT_EQ(json.Get("Content-Type"), "application/json");
+  v1::Stats stats;
+  ASSERT_TRUE(
+      google::protobuf::util::JsonStringToMessage(json.body, &stats).ok());
+  EXPECT_EQ(stats.workers_size(), 2);
+  // All that the page reads, zeroes included.
+  for (const char* field :
+       {"\"requests\":", "\"connections\":", "\"buckets\":", "\"entries\":",
+        "\"enters\":", "\"sleeps\":", "\"wakes\":", "\"in_flight\":",
+        "\"ring_high_water\":", "\"stale\":", "\"uptime\":"}) {
+    EXPECT_THAT(json.body, HasSubstr(field));
+  }
 }
 
 TEST_F(AdminHttpTest, ReadinessFollowsDraining) {

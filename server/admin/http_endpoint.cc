@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/admin/http_endpoint.h"
 
+#include <google/protobuf/util/json_util.h>
+
 #include <string>
 #include <utility>
 
@@ -10,6 +12,11 @@ namespace kevent::admin {
 namespace {
 
 constexpr char kText[] = "text/plain; charset=utf-8";
+constexpr char kPage[] =
+#include "server/admin/status_page.inc"
+    ;
+// Draws what stats.json says.
+
 constexpr char kMetrics[] = "text/plain; version=0.0.4; charset=utf-8";
 
 }  // namespace
@@ -19,6 +26,22 @@ HttpEndpoint::HttpEndpoint(net::Listener listener, Source source)
   router_.Get("/metrics", [this](http::Exchange* x) {
     source_.collect([this, x](const v1::Stats& stats) {
       x->Reply(200, kMetrics, MetricsText(stats, source_.draining()));
+    });
+  });
+  router_.Get("/", [](http::Exchange* x) {
+    x->Reply(200, "text/html; charset=utf-8", kPage);
+  });
+  router_.Get("/stats.json", [this](http::Exchange* x) {
+    source_.collect([x](const v1::Stats& stats) {
+      google::protobuf::util::JsonPrintOptions options;
+      options.always_print_primitive_fields = true;
+      options.preserve_proto_field_names = true;
+      std::string text;
+      if (!google::protobuf::util::MessageToJsonString(stats, &text, options)
+               .ok()) {
+        return x->RespondError(500);
+      }
+      x->Reply(200, "application/json", std::move(text));
     });
   });
   // Alive: every loop turns.

@@ -43,8 +43,8 @@ class HttpEndpoint {
   http::Router router_;
   std::unique_ptr<http::HttpServer> server_;
 };
-// /metrics, /healthz and /readyz over plain HTTP, for those who do not speak
-// gRPC. Nothing can be changed by it.
+// /metrics, /healthz, /readyz and a live page, over plain HTTP, for those who
+// do not speak gRPC. Nothing can be changed by it.
 
 }  // namespace kevent::admin
 
