@@ -211,8 +211,8 @@ struct kevent_user {
 	struct list_head done;		/* kevent_op.run: wait for room */
 	unsigned int done_count;	/* of these; also in ready_count */
 	bool signals_pending;		/* since somebody last looked */
-	unsigned int news;		/* how often each thread had to look for
-					 * what is its own: signals, accepts */
+	/* How often each thread had to look for what is its own: signals, accepts. */
+	unsigned int news;
 	u64 deferred, wakeups, high_water;
 
 	wait_queue_head_t wait;		/* KEVENT_ENTER */

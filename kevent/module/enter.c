@@ -597,7 +597,8 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
 		spin_unlock_irq(&u->lock);
 	}
 	kevent_note_flags(u);
-	/* Out of the wait queue before the glance: kevent_op_wake() adds, then
+	/*
+	 * Out of the wait queue before the glance: kevent_op_wake() adds, then
 	 * looks for somebody who waits.
 	 */
 	smp_mb();

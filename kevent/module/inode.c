@@ -170,7 +170,7 @@ void kevent_inode_free_group(struct kevent_user *u)
 void kevent_inode_exit(void)
 {
 	while (atomic_read(&kevent_marks)) {
-		msleep(1);
+		usleep_range(1000, 2000);
 		fsnotify_wait_marks_destroyed();
 	}
 }

@@ -316,8 +316,10 @@ static unsigned int kevent_op_finish(struct kevent_op *op, s64 result)
 
 /* ---- One try of each kind ---- */
 
-/* Context, of all of them: as kevent_op_run(). They return KEVENT_WAITS, -EAGAIN
- * to wait for the socket, or the result. */
+/*
+ * Context, of all of them: as kevent_op_run(). They return KEVENT_WAITS, -EAGAIN
+ * to wait for the socket, or the result.
+ */
 
 static int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
 {

@@ -136,6 +136,7 @@ static void kevent_show(struct kevent_user *u)
 
 	/* The entry's words before the tails that show it. */
 	smp_store_release(&u->tail, tail);
+	/* And for who reads the ring. */
 	smp_store_release(&u->ring->cq_tail, (u32)tail);
 	unread = (u32)tail - READ_ONCE(u->ring->cq_head);
 	if (unread > u->high_water && unread <= u->cq_entries)

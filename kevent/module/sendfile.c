@@ -88,7 +88,8 @@ static struct kevent_read *kevent_read_alloc(const struct kevent_op *op)
 	return read;
 }
 
-/* A worker has ended, or was never begun: the next one's turn. Context: process,
+/*
+ * A worker has ended, or was never begun: the next one's turn. Context: process,
  * kevent_read_lock held.
  */
 static void kevent_read_next(struct kevent_account *account)

@@ -312,8 +312,8 @@ struct kevent_parts {
 	__u64	header_bytes;
 	__u64	trailer;
 	__u64	trailer_bytes;
-	__u64	progress;	/* 0, or address of a __u64: bytes sent so far,
-				 * written whenever the operation has to wait */
+	/* 0, or address of a __u64: bytes sent so far, when it has to wait. */
+	__u64	progress;
 	__u64	reserved[3];	/* 0 */
 };
 
@@ -395,7 +395,8 @@ struct kevent_entry {
 	__u32	events;		/* a mask, or the signal's number */
 	__u16	source;		/* enum kevent_source */
 	__u16	flags;
-	__s64	result;		/* operations; si_code; with BROKEN: EBADF closed, ENOENT gone, negative */
+	/* Operations; si_code; with BROKEN: EBADF closed, ENOENT gone, negative. */
+	__s64	result;
 	__u32	sequence;	/* the entry's number in the ring */
 	__u32	reserved;	/* 0 */
 	__u64	data[3];	/* of the source; the others 0 */
