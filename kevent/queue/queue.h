@@ -128,7 +128,9 @@ class Queue {
     // By the number of their Opcode, links and posts included.
     uint64_t completed_inline = 0;  // within Submit
     uint64_t cold_sendfiles = 0;  // windows that had to be read off the thread
-    uint64_t populate_ns = 0;     // how long reading them took, added up
+    uint64_t populate_ns = 0;
+    // How long threads of this library took to read them, added up; the module
+    // reads in the kernel, and does not tell.
     uint64_t overflow_deferred =
         0;  // entries that found the ring full and waited
     uint32_t ring_high_water = 0;
