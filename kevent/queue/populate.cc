@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,14 +41,24 @@ struct Cachestat {
 
 std::atomic<bool> have_cachestat{true};
 
+// Files that are nowhere but in memory. They do not know RWF_NOWAIT; waiting
+// for one of their pages is waiting for swap, as with any memory.
+bool IsMemory(int file) {
+  struct statfs fs;
+  return fstatfs(file, &fs) == 0 &&
+         (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
 Residency ProbeByRead(int file, int64_t offset, int64_t length) {
   int64_t end = offset + length;
   for (int64_t at = offset; at < end;) {
     char byte;
     iovec iov = {&byte, 1};
     ssize_t n = preadv2(file, &iov, 1, at, RWF_NOWAIT);
-    if (n < 0)
-      return errno == EAGAIN ? Residency::kMissing : Residency::kUnknown;
+    if (n < 0 && errno == EAGAIN) return Residency::kMissing;
+    if (n < 0) {
+      return IsMemory(file) ? Residency::kResident : Residency::kUnknown;
+    }
     if (n == 0) break;  // beyond the end: there is nothing to read
     int64_t next = std::min(at + kProbeStep, end - 1);
     if (next <= at) break;

@@ -4,6 +4,7 @@
 // they should is the conformance suite's.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -50,6 +51,31 @@ TEST(PopulateTest, TellsHowLongItRead) {
   }
   EXPECT_GT(stats.populate_ns, 0u);
   queue->reset();
+  for (int fd : {file, ends[0], ends[1]}) close(fd);
+}
+
+// What lies in memory alone needs no thread to read it.
+TEST(PopulateTest, SendsFilesInMemoryAtOnce) {
+  const int file = memfd_create("populate_test", MFD_CLOEXEC);
+  ASSERT_GE(file, 0);
+  const std::string contents(20'000, 'm');
+  ASSERT_EQ(write(file, contents.data(), contents.size()),
+            static_cast<ssize_t>(contents.size()));
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  for (EngineKind engine : {EngineKind::kEpoll, EngineKind::kUring}) {
+    Queue::Options options;
+    options.engine = engine;
+    auto queue = Queue::Create(options);
+    if (!queue.ok()) continue;  // no io_uring here
+    SendfileOp op;
+    op.fd = ends[0];
+    op.file = file;
+    op.length = static_cast<int64_t>(contents.size());
+    op.flags = kOpSkipInline;
+    EXPECT_EQ((*queue)->Submit(&op), Queue::kDone);
+    EXPECT_EQ((*queue)->stats().cold_sendfiles, 0u);
+  }
   for (int fd : {file, ends[0], ends[1]}) close(fd);
 }
 
