@@ -35,21 +35,26 @@ Connection::Connection(HttpServer* server, int fd)
 
 void Connection::Start() {
   SetDeadline(server_->options_.header_timeout_ns);
-  Recv(kOpPollFirst);
+  // Of the first request alone: many connections have no other, and nothing has
+  // to be cancelled when such a one is closed.
+  StartRecv(server_->BringsRequest(fd()) ? 0 : kOpPollFirst);
 }
 
 // --- Input.
 
 // Sees to it that input comes, if it does not already: one recv stays for many
 // requests.
-void Connection::Recv(uint16_t flags) {
+void Connection::Recv() {
   if (ended_) {
     Close();
-    return;
+  } else if (!RecvOp::in_flight()) {
+    StartRecv(kOpMultishot);
   }
-  if (RecvOp::in_flight()) return;
+}
+
+void Connection::StartRecv(uint16_t flags) {
   RecvOp::pool = server_->pool_;
-  RecvOp::flags = kOpMultishot | flags;
+  RecvOp::flags = flags;
   if (server_->loop_->Submit(static_cast<RecvOp*>(this), OnRecv) < 0) {
     Close();
     return;
@@ -323,6 +328,8 @@ void Connection::Respond(int status, std::span<const std::string_view> pieces,
     expected += static_cast<int64_t>(piece.size());
   }
   w->send.pieces = {w->pieces, n};
+  // Then the end of the stream, which follows at once, goes with its last part.
+  w->send.more = !keep_alive_;
   Send(expected, &w->send);
 }
 
@@ -333,6 +340,7 @@ void Connection::RespondFile(int status, std::string_view head, int file,
   if (!TakeResponse(&release)) return;
   w->status = status;
   w->release = release;
+  w->send.more = false;
   w->sendfile.header = std::as_bytes(std::span(head));
   w->sendfile.file = file;
   w->sendfile.memo = memo;
@@ -415,9 +423,12 @@ void Connection::EndResponse() {
   Work* w = work_;
   if (!keep_alive()) {
     if (w->failed || !w->body.done() || !w->input.empty() ||
-        !w->early.empty()) {
+        !w->early.empty() || HasUnread()) {
       Linger();
     } else {
+      // What of the response has waited for the end leaves with it now: to
+      // close would drop it, should something have come in just now.
+      if (w->send.more) shutdown(fd(), SHUT_WR);
       Close();
     }
     return;
@@ -432,6 +443,13 @@ void Connection::EndResponse() {
     w->body_limit = kMaxSkip;
   }
   Process();
+}
+
+// Something that no recv is under way for has come.
+bool Connection::HasUnread() const {
+  int bytes = 0;
+  return !RecvOp::in_flight() && ioctl(fd(), FIONREAD, &bytes) == 0 &&
+         bytes > 0;
 }
 
 void Connection::FailRequest(int status) {

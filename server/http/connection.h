@@ -130,9 +130,11 @@ class Connection : private RecvOp, private loop::Timer {
   void Sent(int64_t bytes);
   void EndResponse();
   void EndRequest();
-  void Recv(uint16_t flags = 0);
+  void Recv();
+  void StartRecv(uint16_t flags);
   void Drop(InputBuffer* buffer);
   void FailRequest(int status);
+  bool HasUnread() const;
   void Linger();
   void Close();
   void Free();

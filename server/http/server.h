@@ -257,6 +257,7 @@ class HttpServer {
   void StartAccept(Acceptor* acceptor);
   void ResumeAccept();
   void Adopt(int fd);
+  bool BringsRequest(int fd);
   void Removed(Connection* connection);
   Work* TakeWork();
   void PutWork(Work* work);
@@ -281,6 +282,8 @@ class HttpServer {
   std::vector<absl::AnyInvocable<void()>> drained_;
   bool draining_ = false;
   bool destroying_ = false;
+  uint32_t adopted_ = 0;       // connections, to take samples of them
+  uint8_t early_samples_ = 0;  // the last ones: 1 if the request was there
   stats::HttpCounters counters_;
 };
 // HTTP/1.1 (RFC 9112) on one Loop: keep-alive, pipelining, limits and

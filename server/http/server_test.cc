@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/http/server.h"
 
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -285,6 +287,27 @@ TEST_P(ServerTest, WhatComesEarlyWaitsItsTurn) {
       ASSERT_EQ(r.body, bodies[i]) << i;
     }
   }
+}
+
+// Closing a socket with something unread in it would drop what is yet to be
+// sent.
+TEST_P(ServerTest, TheLastResponseArrivesWhateverComesBehindItsRequest) {
+  Start();
+  TestClient client(port());
+  client.reader().Expect(false);
+  ASSERT_TRUE(client.Send(
+      TestClient::Request("GET", "/hold", "Connection: close\r\n")));
+  ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
+  ASSERT_TRUE(client.Send("and more"));
+  int unsent = 1;
+  while (unsent > 0) ASSERT_EQ(ioctl(client.fd(), SIOCOUTQ, &unsent), 0);
+  server_->Call([&] {
+    std::exchange(shared_.held, {})[0]->Reply(200, "text/plain", "held");
+  });
+  ClientResponse r;
+  ASSERT_TRUE(client.Receive(&r)) << client.reader().error();
+  EXPECT_EQ(r.body, "held");
+  EXPECT_EQ(client.AwaitEnd(), TestClient::End::kClosed);
 }
 
 // A client that goes on sending while its request is answered does not fill the
