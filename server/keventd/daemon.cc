@@ -141,6 +141,7 @@ absl::StatusOr<Daemon::Listeners> Daemon::Bind(std::vector<Bound>* bound) {
       address = probe->address();
     }
     listen.reuse_port = true;
+    listen.defer_accept_s = options_.defer_accept_s;
     for (auto& own : listeners) {
       auto listener = net::Listener::Listen(address, listen);
       if (!listener.ok()) return WithMend(listener.status());

@@ -101,6 +101,9 @@ std::vector<std::string> NeedsRestart(const DaemonOptions& before,
   std::vector<std::string> fields;
   if (before.engine != next.engine) fields.push_back("engine");
   if (before.workers != next.workers) fields.push_back("workers");
+  if (before.defer_accept_s != next.defer_accept_s) {
+    fields.push_back("defer_accept_s");
+  }
   if (before.http.limits.header_bytes != next.http.limits.header_bytes) {
     fields.push_back("http.header_bytes");
   }
@@ -156,6 +159,10 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
   }
   o.workers = config.workers();
   if (config.access_log() != "off") o.access_log = config.access_log();
+  if (config.defer_accept_s() > 3600) {
+    return Invalid("defer_accept_s: at most 3600");
+  }
+  o.defer_accept_s = static_cast<int>(config.defer_accept_s());
   o.drain_timeout_ns =
       Milliseconds(config.drain_timeout_ms(), 30'000 * kMillisecond);
 

@@ -31,6 +31,7 @@ struct DaemonOptions {
   files::SymlinkPolicy symlinks = files::SymlinkPolicy::kBeneath;
   files::FileCache::Options cache;
   http::HttpServer::Options http;
+  int defer_accept_s = 0;
   int64_t drain_timeout_ns = 0;
   std::string digest;  // of the configuration it was made from: SHA-256, hex
 };

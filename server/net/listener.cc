@@ -53,6 +53,12 @@ int SetOptions(int fd, const Address& address,
   if (address.family() == AF_INET6) {
     if (int e = Set(fd, IPPROTO_IPV6, IPV6_V6ONLY, options.v6_only)) return e;
   }
+  if (options.defer_accept_s > 0) {
+    if (int e =
+            Set(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, options.defer_accept_s)) {
+      return e;
+    }
+  }
   if (options.nodelay) return Set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   return 0;
 }

@@ -22,6 +22,10 @@ class Listener {
     // IPV6_V6ONLY: "[::]:80" leaves IPv4 to a listener of its own.
     bool nodelay = true;
     // TCP_NODELAY, which accepted connections inherit.
+    int defer_accept_s = 0;
+    // TCP_DEFER_ACCEPT (tcp(7)): a connection is accepted when its first bytes
+    // are there, or after about so many seconds. For servers whose clients
+    // speak first, it saves a turn of the loop for each connection. 0: at once.
     mode_t unix_mode = 0777;
     // Permissions of a unix socket's file, less the umask.
   };

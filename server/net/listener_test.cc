@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -84,6 +85,27 @@ TEST(ListenerTest, ABoundAddressIsRefusedUnlessBothReuseThePort) {
   absl::StatusOr<Listener> second = Listener::Listen(first->address(), reuse);
   EXPECT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(second->address(), first->address());
+}
+
+TEST(ListenerTest, MayWaitForTheFirstBytes) {
+  Listener::Options options;
+  options.defer_accept_s = 30;
+  auto listener = Listener::Listen(*Address::Parse("127.0.0.1:0"), options);
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const int client = ConnectTo(listener->address());
+  ASSERT_GE(client, 0);
+  // Nobody has said anything: for the server there is no connection.
+  EXPECT_EQ(accept(listener->fd(), nullptr, nullptr), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  ASSERT_EQ(send(client, "x", 1, MSG_NOSIGNAL), 1);
+  pollfd ready = {listener->fd(), POLLIN, 0};
+  ASSERT_EQ(poll(&ready, 1, 10'000), 1);
+  const int server = accept(listener->fd(), nullptr, nullptr);
+  ASSERT_GE(server, 0);
+  char byte;
+  EXPECT_EQ(recv(server, &byte, 1, MSG_DONTWAIT), 1);
+  close(client);
+  close(server);
 }
 
 TEST(ListenerTest, ErrorsNameTheAddress) {
