@@ -485,8 +485,10 @@ void Connection::Drain() {
 }
 
 void Connection::Abort() {
-  linger reset = {1, 0};
-  setsockopt(fd(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  if (!closed()) {
+    linger reset = {1, 0};
+    setsockopt(fd(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  }
   Close();
 }
 
@@ -494,7 +496,7 @@ void Connection::Close() {
   if (state_ != State::kClosed) {
     state_ = State::kClosed;
     server_->loop_->CancelTimer(this);
-    server_->loop_->Close(fd());
+    server_->loop_->Close(RecvOp::fd);
     // What is under way makes its last entries now.
   }
   // A handler that still has the exchange will find it.

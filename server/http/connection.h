@@ -90,7 +90,11 @@ class Connection : private RecvOp, private loop::Timer {
   Work* work() const { return work_; }
   bool keep_alive() const;
   void CloseAfter() { keep_alive_ = false; }
-  int fd() const { return RecvOp::fd; }
+  int fd() const { return closed() ? -1 : RecvOp::fd; }
+  // The number may be another's as soon as this is closed.
+  bool closed() const { return state_ == State::kClosed; }
+  // It is only there for a handler that has not answered yet, or for
+  // operations that have not ended.
   void ReadBody(size_t limit, Exchange::BodyFn done);
   void Respond(int status, std::span<const std::string_view> pieces,
                Release release);

@@ -409,7 +409,7 @@ bool HttpServer::Walk::Next(size_t count, Fn fn) {
   for (; server_ && at_ && count > 0; --count) {
     Connection* c = std::exchange(at_, at_->next);
     const uint64_t id = static_cast<Adopted*>(c)->id;
-    if (id >= below_) continue;
+    if (id >= below_ || c->closed()) continue;
     ConnectionInfo info;
     info.id = id;
     info.fd = c->fd();

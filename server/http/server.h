@@ -52,7 +52,7 @@ class Handler {
 struct LogRecord {
   std::string_view method;
   std::string_view target;
-  int fd;  // the connection's, for getpeername(2)
+  int fd;  // the connection's, for getpeername(2); -1: closed meanwhile
   int status;
   uint64_t bytes;       // sent, the head included
   int64_t duration_ns;  // from the head's last byte to the end of the response
@@ -66,7 +66,7 @@ class Exchange {
   // buffers.
 
   loop::Loop* loop() const;
-  int fd() const;  // the connection's descriptor
+  int fd() const;  // the connection's descriptor; -1 when it was closed
 
   bool keep_alive() const;
   // The connection stays open after this response.

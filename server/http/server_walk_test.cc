@@ -3,6 +3,10 @@
 // What an administrator does to a server: looks at its connections, ends some,
 // drains it and takes it into service again.
 
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <map>
 #include <memory>
@@ -125,6 +129,39 @@ TEST_P(ServerWalkTest, GoesOnWhereConnectionsEnd) {
   }
   EXPECT_EQ(seen.size(), 4u);
   server_->Call([&] { walk.reset(); });
+}
+
+// A handler may owe a response to a connection that was ended long ago, and its
+// number be another's.
+TEST_P(ServerWalkTest, EndingItAgainTouchesNoOtherDescriptor) {
+  Start();
+  TestClient client(port());
+  ASSERT_TRUE(client.Send(TestClient::Request("GET", "/hold")));
+  ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
+  const std::vector<Info> before = WalkAll(1);
+  ASSERT_EQ(before.size(), 1u);
+  const int number = before[0].fd;
+  client.Reset();
+  server_->Call([&] { server_->server()->CloseAll(); });
+  ASSERT_TRUE(server_->Await([&] { return fcntl(number, F_GETFD) < 0; }));
+  const int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ASSERT_EQ(other == number ? number : dup2(other, number), number);
+
+  EXPECT_EQ(server_->connections(), 1u) << "the exchange is still lent";
+  EXPECT_EQ(WalkAll(1).size(), 0u) << "it is closed";
+  server_->Call([&] {
+    HttpServer::Walk walk(server_->server());
+    walk.Next(100, [](const Info&) { return Verdict::kAbort; });
+    server_->server()->CloseAll();
+  });
+  linger set = {};
+  socklen_t size = sizeof set;
+  ASSERT_EQ(getsockopt(number, SOL_SOCKET, SO_LINGER, &set, &size), 0);
+  EXPECT_EQ(set.l_onoff, 0) << "of a socket that is not the server's";
+  server_->Call([&] { shared_.held[0]->Reply(200, "text/plain", "late"); });
+  EXPECT_TRUE(server_->AwaitConnections(0));
+  if (other != number) close(other);
+  close(number);
 }
 
 TEST_P(ServerWalkTest, OutlivesTheServer) {
