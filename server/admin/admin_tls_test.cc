@@ -2,12 +2,16 @@
 //
 // The admin service over TCP: mutual TLS or nothing.
 
+#include <grpcpp/support/error_details.h>
+
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/google/rpc/error_details.pb.h"
+#include "proto/google/rpc/status.pb.h"
 #include "server/admin/admin_fixture.h"
 #include "server/admin/test_certificates.h"
 
@@ -65,6 +69,14 @@ TEST_F(AdminTlsTest, OperatorsMayChangeOthersMayLook) {
   const auto expect_refused = [](const grpc::Status& status) {
     EXPECT_EQ(status.error_code(), StatusCode::PERMISSION_DENIED);
     EXPECT_THAT(status.error_message(), HasSubstr("may look"));
+    google::rpc::Status details;
+    ASSERT_TRUE(grpc::ExtractErrorDetails(status, &details).ok());
+    google::rpc::ErrorInfo info;
+    ASSERT_EQ(details.details_size(), 1);
+    ASSERT_TRUE(details.details(0).UnpackTo(&info));
+    EXPECT_EQ(info.reason(), "ROLE_REQUIRED");
+    EXPECT_EQ(info.metadata().at("role"), "operator");
+    EXPECT_EQ(info.metadata().at("client"), "bob");
   };
   auto c1 = Context();
   v1::CloseConnectionResponse r1;

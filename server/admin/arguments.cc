@@ -7,6 +7,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "server/admin/errors.h"
+
 namespace kevent::admin {
 namespace {
 
@@ -15,11 +17,6 @@ constexpr size_t kDefaultPage = 100;
 constexpr size_t kMaxPage = 1000;
 constexpr size_t kMaxPath = 4096;
 constexpr char kHex[] = "0123456789ABCDEF";
-
-absl::Status Invalid(std::string_view field, std::string_view text) {
-  return absl::InvalidArgumentError(std::string(field) + ": " +
-                                    std::string(text));
-}
 
 std::string Readable(int64_t ns) {
   if (ns == 0) return "0";
@@ -57,14 +54,14 @@ absl::StatusOr<int64_t> ParseDuration(const google::protobuf::Duration& given,
     ns = given.seconds() * kSecond + given.nanos();
   }
   if (ns < min_ns || ns > max_ns) {
-    return Invalid(
+    return InvalidField(
         field, "not between " + Readable(min_ns) + " and " + Readable(max_ns));
   }
   return ns;
 }
 
 absl::StatusOr<size_t> ParsePageSize(uint32_t given) {
-  if (given > kMaxPage) return Invalid("page_size", "at most 1000");
+  if (given > kMaxPage) return InvalidField("page_size", "at most 1000");
   return given == 0 ? kDefaultPage : given;
 }
 
@@ -102,8 +99,9 @@ std::string EscapePath(std::string_view path) {
 
 absl::StatusOr<std::string> UnescapePath(std::string_view text,
                                          std::string_view field) {
-  if (text.size() > 3 * kMaxPath) return Invalid(field, "too long");
-  if (!text.starts_with('/')) return Invalid(field, "must begin with \"/\"");
+  if (text.size() > 3 * kMaxPath) return InvalidField(field, "too long");
+  if (!text.starts_with('/'))
+    return InvalidField(field, "must begin with \"/\"");
   text.remove_prefix(1);
   std::string path;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -114,7 +112,7 @@ absl::StatusOr<std::string> UnescapePath(std::string_view text,
     const int high = i + 2 < text.size() ? HexDigit(text[i + 1]) : -1;
     const int low = i + 2 < text.size() ? HexDigit(text[i + 2]) : -1;
     if (high < 0 || low < 0) {
-      return Invalid(field, "two hex digits must follow \"%\"");
+      return InvalidField(field, "two hex digits must follow \"%\"");
     }
     path.push_back(static_cast<char>(high << 4 | low));
     i += 2;
@@ -156,7 +154,8 @@ absl::StatusOr<PeerFilter> PeerFilter::Parse(std::string_view text) {
       (slash != std::string_view::npos &&
        (!ParseWhole(text.substr(slash + 1), 10, &bits) ||
         bits > filter.bits_))) {
-    return Invalid("peer", "an address, a network as 192.0.2.0/24, or unix");
+    return InvalidField("peer",
+                        "an address, a network as 192.0.2.0/24, or unix");
   }
   filter.bits_ = bits;
   return filter;

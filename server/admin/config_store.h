@@ -35,7 +35,8 @@ class ConfigStore {
   // The latest ones, the one in force first. Any thread.
 
   // The following are called from any thread, and call `done` in any thread,
-  // maybe at once.
+  // maybe at once. Their errors may have details (errors.h); those without get
+  // the ones that belong to their code.
 
   using CheckFn = absl::AnyInvocable<void(absl::StatusOr<Check>)>;
   virtual void Validate(std::string text, CheckFn done) = 0;

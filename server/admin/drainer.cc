@@ -5,6 +5,9 @@
 #include <memory>
 #include <utility>
 
+#include "server/admin/errors.h"
+#include "server/admin/grpc_status.h"
+
 namespace kevent::admin {
 namespace {
 
@@ -16,8 +19,7 @@ constexpr int64_t kPatience = 2'000'000'000;
 void Drainer::Call::OnCancel() {
   drainer_->context_.mailbox->Post([this] {
     std::erase(drainer_->waiting_, this);
-    drainer_->Answer(this, grpc::Status(grpc::StatusCode::CANCELLED,
-                                        "the call was cancelled"));
+    drainer_->Answer(this, absl::CancelledError("the call was cancelled"));
   });
 }
 
@@ -49,7 +51,7 @@ void Drainer::Start(Call* call) {
   if (call->wait_ && state_ != State::kDrained) {
     waiting_.push_back(call);
   } else {
-    Answer(call, grpc::Status::OK);
+    Answer(call, absl::OkStatus());
   }
 }
 
@@ -83,20 +85,22 @@ void Drainer::Drained(uint64_t round) {
   if (round != round_ || state_ != State::kDraining) return;
   state_ = State::kDrained;
   context_.loop->CancelTimer(&deadline_);
-  AnswerAll(grpc::Status::OK);
+  AnswerAll(absl::OkStatus());
 }
 
 void Drainer::Undrain(FinishFn finish) {
   if (state_ == State::kServing) {
-    return finish(absl::FailedPreconditionError("it does not drain"));
+    return finish(FailedPrecondition(v1::NOT_DRAINING, "it does not drain",
+                                     {{"state", "it is serving"}}));
   }
   if (!context_.target->undrain) {
-    return finish(absl::UnimplementedError(
-        "this service cannot be taken into service again"));
+    return finish(NoSuchFeature(
+        "undrain", "this service cannot be taken into service again"));
   }
   if (std::exchange(undraining_, true)) {
-    return finish(absl::FailedPreconditionError(
-        "it is being taken into service already"));
+    return finish(FailedPrecondition(
+        v1::UNDRAIN_UNDER_WAY, "it is being taken into service already",
+        {{"state", "another call takes it into service"}}));
   }
   undrain_finish_ = std::move(finish);
   // Who is asked may be about to end.
@@ -115,21 +119,24 @@ void Drainer::Undrained(const absl::Status& status) {
     ++round_;
     context_.loop->CancelTimer(&deadline_);
     set_serving_(true);
-    AnswerAll(grpc::Status(grpc::StatusCode::ABORTED,
-                           "it was taken into service again"));
+    AnswerAll(Error(absl::StatusCode::kAborted, v1::UNDRAINED,
+                    "it was taken into service again"));
   }
-  if (undrain_finish_) std::exchange(undrain_finish_, nullptr)(status);
+  if (undrain_finish_) {
+    std::exchange(undrain_finish_,
+                  nullptr)(Explained(status, v1::CANNOT_SERVE, "addresses"));
+  }
 }
 
 // What is under way goes on, but nobody waits for it any more.
 void Drainer::OnPatience(loop::Loop*, loop::Timer* timer) {
   Drainer* d = static_cast<Patience*>(timer)->drainer;
   if (!d->undrain_finish_) return;
-  std::exchange(d->undrain_finish_, nullptr)(
-      absl::DeadlineExceededError("the service does not answer"));
+  std::exchange(d->undrain_finish_,
+                nullptr)(Busy("the service does not answer"));
 }
 
-void Drainer::Answer(Call* call, const grpc::Status& status) {
+void Drainer::Answer(Call* call, const absl::Status& status) {
   if (std::exchange(call->answered_, true)) return;
   uint64_t connections = 0;
   for (const Worker& worker : context_.target->workers) {
@@ -138,10 +145,10 @@ void Drainer::Answer(Call* call, const grpc::Status& status) {
   }
   call->response_->set_drained(state_ == State::kDrained);
   call->response_->set_connections(connections);
-  call->Finish(status);
+  call->Finish(ToGrpc(status));
 }
 
-void Drainer::AnswerAll(const grpc::Status& status) {
+void Drainer::AnswerAll(const absl::Status& status) {
   for (Call* call : std::exchange(waiting_, {})) Answer(call, status);
 }
 

@@ -67,8 +67,8 @@ class Drainer {
   void Undrained(const absl::Status& status);
   void DrainServers(int64_t timeout_ns);
   void Drained(uint64_t round);
-  void Answer(Call* call, const grpc::Status& status);
-  void AnswerAll(const grpc::Status& status);
+  void Answer(Call* call, const absl::Status& status);
+  void AnswerAll(const absl::Status& status);
 
   const Context context_;
   const std::function<void(bool)> set_serving_;

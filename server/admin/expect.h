@@ -9,6 +9,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/admin/errors.h"
 #include "server/admin/lists.h"
 #include "server/loop/timer.h"
 
@@ -43,8 +44,8 @@ class Expectation : private loop::Timer {
 
  private:
   static void OnTimer(loop::Loop*, loop::Timer* timer) {
-    static_cast<Expectation*>(timer)->Answer(absl::DeadlineExceededError(
-        "the service is busy and has not answered"));
+    static_cast<Expectation*>(timer)->Answer(
+        Busy("the service is busy and has not answered"));
   }
 
   loop::Loop* const loop_;

@@ -11,6 +11,7 @@
 
 #include "server/admin/arguments.h"
 #include "server/admin/ask.h"
+#include "server/admin/errors.h"
 #include "server/admin/lists.h"
 
 namespace kevent::admin {
@@ -23,6 +24,10 @@ using google::protobuf::util::TimeUtil;
 constexpr size_t kLooks = 256;  // in one closure
 
 using Key = std::pair<std::string, uint32_t>;  // path and variant
+
+absl::Status NoFileCache() {
+  return NoSuchFeature("file_cache", "this service has no file cache");
+}
 
 struct Found {
   std::map<Key, v1::CacheEntry> entries;  // at most a page
@@ -99,9 +104,7 @@ struct Listing {
 void Listing::Go(std::shared_ptr<Listing> l) {
   const auto& workers = l->context.target->workers;
   if (l->from.worker >= workers.size()) {
-    l->finish(l->any_cache
-                  ? absl::OkStatus()
-                  : absl::UnimplementedError("this service has no file cache"));
+    l->finish(l->any_cache ? absl::OkStatus() : NoFileCache());
     return;
   }
   const uint32_t number = l->from.worker;
@@ -200,8 +203,7 @@ void ListCache(const Context& context, const v1::ListCacheRequest& request,
       from = Position{worker, std::nullopt};
     }
     if (!from || from->worker >= context.target->workers.size()) {
-      return finish(
-          absl::InvalidArgumentError("page_token: not one of this list"));
+      return finish(InvalidField("page_token", "not one of this list"));
     }
     listing->from = *std::move(from);
   }
@@ -230,8 +232,8 @@ void PurgeCache(const Context& context, const v1::PurgeCacheRequest& request,
       if (request.all()) break;
       [[fallthrough]];
     default:
-      return finish(absl::InvalidArgumentError(
-          "name what to purge: path, prefix, or all"));
+      return finish(
+          InvalidField("what", "name what to purge: path, prefix, or all"));
   }
   auto purging = std::make_shared<Purging>();
   purging->left = context.target->workers.size();
@@ -254,23 +256,22 @@ void PurgeCache(const Context& context, const v1::PurgeCacheRequest& request,
         return drop;
       });
     };
-    Ask<Dropped>::Start(
-        context.loop, context.mailbox, context.target->workers[i].loop,
-        std::move(step), [purging, i](std::optional<Dropped> dropped) {
-          if (dropped) {
-            purging->dropped += dropped->count;
-            purging->any_cache |= dropped->has_cache;
-          } else {
-            purging->status = NoAnswer(i);
-          }
-          if (--purging->left > 0) return;
-          purging->response->set_dropped(purging->dropped);
-          if (purging->status.ok() && !purging->any_cache) {
-            purging->status =
-                absl::UnimplementedError("this service has no file cache");
-          }
-          purging->finish(purging->status);
-        });
+    Ask<Dropped>::Start(context.loop, context.mailbox,
+                        context.target->workers[i].loop, std::move(step),
+                        [purging, i](std::optional<Dropped> dropped) {
+                          if (dropped) {
+                            purging->dropped += dropped->count;
+                            purging->any_cache |= dropped->has_cache;
+                          } else {
+                            purging->status = NoAnswer(i);
+                          }
+                          if (--purging->left > 0) return;
+                          purging->response->set_dropped(purging->dropped);
+                          if (purging->status.ok() && !purging->any_cache) {
+                            purging->status = NoFileCache();
+                          }
+                          purging->finish(purging->status);
+                        });
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "server/admin/arguments.h"
 #include "server/admin/ask.h"
+#include "server/admin/errors.h"
 #include "server/admin/lists.h"
 #include "server/net/address.h"
 
@@ -160,8 +161,9 @@ void Listing::Go(std::shared_ptr<Listing> l) {
 }  // namespace
 
 absl::Status NoAnswer(uint32_t worker) {
-  return absl::DeadlineExceededError("worker " + std::to_string(worker) +
-                                     " is busy and does not answer");
+  return Busy(
+      "worker " + std::to_string(worker) + " is busy and does not answer",
+      worker);
 }
 
 void ListConnections(const Context& context,
@@ -173,7 +175,7 @@ void ListConnections(const Context& context,
   auto peer = PeerFilter::Parse(request.peer());
   if (!peer.ok()) return finish(peer.status());
   if (!v1::Connection::State_IsValid(request.state())) {
-    return finish(absl::InvalidArgumentError("state: there is no such state"));
+    return finish(InvalidField("state", "there is no such state"));
   }
   for (auto [has, age, field, to] :
        {std::tuple{request.has_min_age(), &request.min_age(), "min_age",
@@ -189,8 +191,7 @@ void ListConnections(const Context& context,
   if (!request.page_token().empty()) {
     auto from = ParseWorkerNumber(request.page_token());
     if (!from || from->worker >= context.target->workers.size()) {
-      return finish(
-          absl::InvalidArgumentError("page_token: not one of this list"));
+      return finish(InvalidField("page_token", "not one of this list"));
     }
     listing->from = *from;
   }
@@ -208,12 +209,13 @@ void CloseConnection(const Context& context,
                      FinishFn finish) {
   const auto id = ParseWorkerNumber(request.id());
   if (!id) {
-    return finish(absl::InvalidArgumentError(
-        "id: not that of a connection; ListConnections tells them"));
+    return finish(InvalidField(
+        "id", "not that of a connection; ListConnections tells them"));
   }
   const auto& workers = context.target->workers;
-  const absl::Status gone =
-      absl::NotFoundError("there is no connection " + ToString(*id));
+  const std::string name = ToString(*id);
+  const absl::Status gone = NotFound(v1::CONNECTION_NOT_FOUND, "connection",
+                                     name, "there is no connection " + name);
   if (id->worker >= workers.size() || !workers[id->worker].server ||
       id->number == UINT64_MAX) {
     return finish(gone);

@@ -12,6 +12,7 @@
 
 #include "server/admin/arguments.h"
 #include "server/admin/ask.h"
+#include "server/admin/errors.h"
 #include "server/admin/lists.h"
 
 namespace kevent::admin {
@@ -73,17 +74,19 @@ void ListInterests(const Context& context,
   const uint32_t number = request.worker();
   const auto& workers = context.target->workers;
   if (number >= workers.size()) {
-    return finish(absl::NotFoundError(
-        "there is no worker " + std::to_string(number) + ", only " +
-        std::to_string(workers.size()) + " from 0 on"));
+    const std::string name = std::to_string(number);
+    const std::string count = std::to_string(workers.size());
+    return finish(NotFound(
+        v1::WORKER_NOT_FOUND, "worker", name,
+        "there is no worker " + name + ", only " + count + " from 0 on",
+        {{"workers", count}}));
   }
   uint32_t index = 0;
   if (const std::string& token = request.page_token(); !token.empty()) {
     const char* end = token.data() + token.size();
     auto [at, error] = std::from_chars(token.data(), end, index);
     if (error != std::errc() || at != end) {
-      return finish(
-          absl::InvalidArgumentError("page_token: not one of this list"));
+      return finish(InvalidField("page_token", "not one of this list"));
     }
   }
   auto step = [loop = workers[number].loop, want = *page, index,

@@ -13,7 +13,9 @@
 #include <utility>
 
 #include "server/admin/arguments.h"
+#include "server/admin/errors.h"
 #include "server/admin/expect.h"
+#include "server/admin/grpc_status.h"
 #include "server/admin/stats_message.h"
 #include "server/admin/stream.h"
 
@@ -34,23 +36,26 @@ int64_t Now(clockid_t clock) {
   return ts.tv_sec * kSecond + ts.tv_nsec;
 }
 
-grpc::Status GoingDown() {
-  return {grpc::StatusCode::UNAVAILABLE, "the server is going down"};
-}
-
-// The codes are the same.
-grpc::Status ToGrpc(const absl::Status& status) {
-  return {static_cast<grpc::StatusCode>(status.code()),
-          std::string(status.message())};
-}
-
-grpc::Status ReadOnly() {
-  return {grpc::StatusCode::PERMISSION_DENIED,
-          "this certificate may look, but change nothing"};
-}
-
 absl::Status NoConfig() {
-  return absl::UnimplementedError("this service has no configuration to show");
+  return NoSuchFeature("config", "this service has no configuration to show");
+}
+
+absl::Status NoLog() { return NoSuchFeature("log", "this service has no log"); }
+
+// The store may know nothing of details.
+FinishFn ExplainConfig(FinishFn finish) {
+  return [finish = std::move(finish)](const absl::Status& status) mutable {
+    switch (status.code()) {
+      case absl::StatusCode::kInvalidArgument:
+        return finish(Explained(status, v1::INVALID_CONFIG, "text"));
+      case absl::StatusCode::kNotFound:
+        return finish(Explained(status, v1::VERSION_NOT_FOUND, "version"));
+      case absl::StatusCode::kAborted:
+        return finish(Explained(status, v1::VERSION_MISMATCH, "version"));
+      default:
+        return finish(Explained(status, v1::CANNOT_APPLY, "text"));
+    }
+  };
 }
 
 std::string Kernel() {
@@ -101,7 +106,7 @@ class Service::StatsStream final : public Stream<v1::Stats>,
 
   void Ready() override {
     if (left_ > 0 && --left_ == 0) {
-      End(grpc::Status::OK);
+      End(absl::OkStatus());
     } else if (due_) {
       Ask();
     }
@@ -155,44 +160,47 @@ Service::Unary* Service::InLoop(Caller* context, Fn fn) {
   const bool posted = mailbox_->Post([reactor, fn = std::move(fn)]() mutable {
     fn([reactor](absl::Status status) { reactor->Finish(ToGrpc(status)); });
   });
-  if (!posted) reactor->Finish(GoingDown());
+  if (!posted) reactor->Finish(ToGrpc(GoingDown()));
   return reactor;
 }
 
-bool Service::MayChange(const Caller* context) const {
-  if (!operators_) return true;
+// Whether the client may change something.
+absl::Status Service::CheckRole(const Caller* context) const {
+  if (!operators_) return absl::OkStatus();
+  std::string client;
   for (const grpc::string_ref& name :
        context->auth_context()->FindPropertyValues(
            GRPC_X509_CN_PROPERTY_NAME)) {
     const std::string_view own(name.data(), name.size());
     if (std::find(operators_->begin(), operators_->end(), own) !=
         operators_->end()) {
-      return true;
+      return absl::OkStatus();
     }
+    client = own;
   }
-  return false;
+  return RoleRequired("operator", client);
 }
 
-Service::Unary* Service::Refuse(Caller* context, const grpc::Status& status) {
+Service::Unary* Service::Refuse(Caller* context, const absl::Status& status) {
   Unary* reactor = context->DefaultReactor();
-  reactor->Finish(status);
+  reactor->Finish(ToGrpc(status));
   return reactor;
 }
 
 // For calls that change something: InLoop, for those who may.
 template <typename Fn>
 Service::Unary* Service::Change(Caller* context, Fn fn) {
-  if (!MayChange(context)) return Refuse(context, ReadOnly());
+  if (absl::Status role = CheckRole(context); !role.ok()) {
+    return Refuse(context, role);
+  }
   return InLoop(context, std::move(fn));
 }
 
 // Counts a stream, which lowers the count again when it is done.
-grpc::Status Service::TakeStream() {
-  if (streams_.fetch_add(1) < max_streams_) return grpc::Status::OK;
+absl::Status Service::TakeStream() {
+  if (streams_.fetch_add(1) < max_streams_) return absl::OkStatus();
   streams_.fetch_sub(1);
-  return {
-      grpc::StatusCode::RESOURCE_EXHAUSTED,
-      "too many streams: at most " + std::to_string(max_streams_) + " at once"};
+  return TooManyStreams(max_streams_);
 }
 
 // Whatever changes something leaves a line.
@@ -251,11 +259,11 @@ grpc::ServerWriteReactor<v1::Stats>* Service::WatchStats(
     auto given = ParseDuration(request->interval(), "interval", kMinInterval,
                                kMaxInterval);
     if (!given.ok()) {
-      return new RefusedStream<v1::Stats>(ToGrpc(given.status()));
+      return new RefusedStream<v1::Stats>(given.status());
     }
     interval_ns = *given;
   }
-  if (grpc::Status status = TakeStream(); !status.ok()) {
+  if (absl::Status status = TakeStream(); !status.ok()) {
     return new RefusedStream<v1::Stats>(status);
   }
   auto* stream = new StatsStream(this, interval_ns, request->count());
@@ -282,11 +290,13 @@ Service::Unary* Service::CloseConnection(
 
 Service::Unary* Service::Drain(Caller* context, const v1::DrainRequest* request,
                                v1::DrainResponse* response) {
-  if (!MayChange(context)) return Refuse(context, ReadOnly());
+  if (absl::Status role = CheckRole(context); !role.ok()) {
+    return Refuse(context, role);
+  }
   int64_t timeout_ns = target_->drain_timeout_ns;
   if (request->has_timeout()) {
     auto given = ParseDuration(request->timeout(), "timeout", 0, kMaxDrain);
-    if (!given.ok()) return Refuse(context, ToGrpc(given.status()));
+    if (!given.ok()) return Refuse(context, given.status());
     timeout_ns = *given;
   }
   auto* call =
@@ -312,12 +322,11 @@ Service::Unary* Service::SetLogLevel(Caller* context,
                                      v1::SetLogLevelResponse* response) {
   return Change(context, [this, request, response](FinishFn finish) {
     if (!target_->log) {
-      return finish(absl::UnimplementedError("this service has no log"));
+      return finish(NoLog());
     }
     if (!v1::LogLevel_IsValid(request->level()) ||
         request->level() == v1::LOG_LEVEL_UNSPECIFIED) {
-      return finish(
-          absl::InvalidArgumentError("level: DEBUG, INFO, WARNING or ERROR"));
+      return finish(InvalidField("level", "DEBUG, INFO, WARNING or ERROR"));
     }
     response->set_previous(ToMessage(target_->log->level()));
     target_->log->SetLevel(FromMessage(request->level()));
@@ -329,20 +338,17 @@ Service::Unary* Service::SetLogLevel(Caller* context,
 grpc::ServerWriteReactor<v1::TailLogResponse>* Service::TailLog(
     Caller* context, const v1::TailLogRequest* request) {
   using Refused = RefusedStream<v1::TailLogResponse>;
-  if (!target_->tail) {
-    return new Refused(
-        {grpc::StatusCode::UNIMPLEMENTED, "this service has no log"});
-  }
+  if (!target_->tail) return new Refused(NoLog());
   absl::Status status;
   if (!v1::TailLogRequest::Source_IsValid(request->source())) {
-    status = absl::InvalidArgumentError("source: there is no such source");
+    status = InvalidField("source", "there is no such source");
   } else if (!v1::LogLevel_IsValid(request->min_level())) {
-    status = absl::InvalidArgumentError("min_level: there is no such level");
+    status = InvalidField("min_level", "there is no such level");
   } else if (request->contains().size() > kMaxContains) {
-    status = absl::InvalidArgumentError("contains: at most 1000 bytes");
+    status = InvalidField("contains", "at most 1000 bytes");
   }
-  if (!status.ok()) return new Refused(ToGrpc(status));
-  if (grpc::Status s = TakeStream(); !s.ok()) return new Refused(s);
+  if (status.ok()) status = TakeStream();
+  if (!status.ok()) return new Refused(status);
   auto* stream = new LogStream(mailbox_, &streams_, &logs_, *request);
   mailbox_->Post([stream] { stream->Begin(); });
   return stream;
@@ -421,10 +427,10 @@ Service::Unary* Service::GetConfig(Caller* context,
       *response->mutable_config() = *to;
       response->mutable_config()->set_text(version.text);
     }
+    const std::string version = std::to_string(request->version());
     finish(found ? absl::OkStatus()
-                 : absl::NotFoundError("version " +
-                                       std::to_string(request->version()) +
-                                       " is not kept"));
+                 : NotFound(v1::VERSION_NOT_FOUND, "version", version,
+                            "version " + version + " is not kept"));
   });
 }
 
@@ -434,7 +440,7 @@ Service::Unary* Service::ValidateConfig(
   return InLoop(context, [this, request, response](FinishFn finish) {
     if (!target_->config) return finish(NoConfig());
     auto done = Expect<ConfigStore::Check>(
-        context_, std::move(finish),
+        context_, ExplainConfig(std::move(finish)),
         [response](const ConfigStore::Check& check) {
           response->set_digest(check.digest);
           response->set_changes(check.changes);
@@ -453,7 +459,7 @@ Service::Unary* Service::ApplyConfig(Caller* context,
     if (!target_->config) return finish(NoConfig());
     Note("apply configuration");
     auto done = Expect<uint64_t>(
-        context_, std::move(finish),
+        context_, ExplainConfig(std::move(finish)),
         [response](uint64_t version) { response->set_version(version); });
     target_->config->Apply(request->text(), request->if_version(),
                            std::move(done));
@@ -467,7 +473,7 @@ Service::Unary* Service::RollbackConfig(
     if (!target_->config) return finish(NoConfig());
     Note("roll back configuration");
     auto done = Expect<uint64_t>(
-        context_, std::move(finish),
+        context_, ExplainConfig(std::move(finish)),
         [response](uint64_t version) { response->set_version(version); });
     target_->config->Rollback(request->version(), std::move(done));
   });

@@ -86,14 +86,14 @@ class Service final : public v1::Admin::CallbackService {
  private:
   class StatsStream;
 
-  bool MayChange(const Caller* context) const;
-  static Unary* Refuse(Caller* context, const grpc::Status& status);
+  absl::Status CheckRole(const Caller* context) const;
+  static Unary* Refuse(Caller* context, const absl::Status& status);
   template <typename Fn>
   Unary* InLoop(Caller* context, Fn fn);
   template <typename Fn>
   Unary* Change(Caller* context, Fn fn);
   void Fill(const Sample& sample, v1::Stats* stats);
-  grpc::Status TakeStream();
+  absl::Status TakeStream();
   void Note(const std::string& text);
 
   const Context context_;

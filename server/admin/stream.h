@@ -9,6 +9,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "server/admin/grpc_status.h"
 #include "server/admin/mailbox.h"
 
 namespace kevent::admin {
@@ -35,11 +37,11 @@ class Stream : public grpc::ServerWriteReactor<Message> {
     this->StartWrite(&message_);
   }
 
-  void End(grpc::Status status) {
+  void End(const absl::Status& status) {
     if (over_) return;
     over_ = true;
     Ended();
-    status_ = std::move(status);
+    status_ = ToGrpc(status);
     if (!writing_) this->Finish(status_);
   }
   // Behind the message that is going out.
@@ -51,16 +53,15 @@ class Stream : public grpc::ServerWriteReactor<Message> {
       if (over_) {
         this->Finish(status_);
       } else if (!ok) {
-        End(grpc::Status(grpc::StatusCode::CANCELLED, "the client is gone"));
+        End(absl::CancelledError("the client is gone"));
       } else {
         Ready();
       }
     });
   }
   void OnCancel() final {
-    mailbox_->Post([this] {
-      End(grpc::Status(grpc::StatusCode::CANCELLED, "the call was cancelled"));
-    });
+    mailbox_->Post(
+        [this] { End(absl::CancelledError("the call was cancelled")); });
   }
   void OnDone() final {
     streams_->fetch_sub(1);
@@ -83,7 +84,9 @@ class Stream : public grpc::ServerWriteReactor<Message> {
 template <typename Message>
 class RefusedStream final : public grpc::ServerWriteReactor<Message> {
  public:
-  explicit RefusedStream(const grpc::Status& status) { this->Finish(status); }
+  explicit RefusedStream(const absl::Status& status) {
+    this->Finish(ToGrpc(status));
+  }
   void OnDone() override { delete this; }
 };
 // Ends at once.

@@ -2,6 +2,7 @@
 #include "server/kevctl/client.h"
 
 #include <errno.h>
+#include <grpcpp/support/error_details.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "server/kevctl/table.h"
+#include "server/kevctl/failure.h"
 
 namespace kevent::kevctl {
 namespace {
@@ -160,19 +161,31 @@ std::unique_ptr<grpc::ClientContext> Client::StreamContext() const {
   return std::make_unique<grpc::ClientContext>();
 }
 
-int Failed(const grpc::Status& status) {
-  std::string text = Printable(status.error_message());
+int Failed(const grpc::Status& status, bool json) {
+  google::rpc::Status failure;
+  if (!grpc::ExtractErrorDetails(status, &failure).ok() ||
+      failure.code() != status.error_code()) {
+    failure.Clear();
+  }
+  failure.set_code(status.error_code());
+  failure.set_message(status.error_message());
   ExitCode code = kCallFailed;
+  const bool told = failure.details_size() > 0;
+  std::string text = failure.message();
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:
       text = "the server is gone (" + text + ")";
       code = kNotRunning;
       break;
     case grpc::StatusCode::DEADLINE_EXCEEDED:
-      text = "the server did not answer in time; see --timeout";
+      // Of our own deadline; a server that gave up says more.
+      if (!told) text = "the server did not answer in time; see --timeout";
       break;
     case grpc::StatusCode::UNIMPLEMENTED:
-      text = "the server has no such call" + (text.empty() ? "" : ": " + text);
+      if (!told) {
+        text =
+            "the server has no such call" + (text.empty() ? "" : ": " + text);
+      }
       break;
     case grpc::StatusCode::PERMISSION_DENIED:
     case grpc::StatusCode::UNAUTHENTICATED:
@@ -181,8 +194,15 @@ int Failed(const grpc::Status& status) {
     default:
       break;
   }
-  fprintf(stderr, "kevctl: %s\n", text.c_str());
+  failure.set_message(text);
+  Complain(failure, json);
   return code;
+}
+
+void Complain(const google::rpc::Status& failure, bool json) {
+  const std::string text =
+      json ? FailureToJson(failure) : "kevctl: " + FormatFailure(failure);
+  fputs(text.c_str(), stderr);
 }
 
 }  // namespace kevent::kevctl

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "proto/google/rpc/status.pb.h"
 #include "proto/kevent/admin/v1/admin.grpc.pb.h"
 
 namespace kevent::kevctl {
@@ -61,8 +62,12 @@ class Client {
   std::unique_ptr<v1::Admin::Stub> stub_;
 };
 
-int Failed(const grpc::Status& status);
-// Says on standard error what is wrong, and returns the exit code for it.
+int Failed(const grpc::Status& status, bool json);
+// Says on standard error what is wrong, with the details that the server gave,
+// and returns the exit code for it.
+
+void Complain(const google::rpc::Status& failure, bool json);
+// Says so alone.
 
 }  // namespace kevent::kevctl
 

@@ -54,7 +54,7 @@ void Print(const std::string& text) {
 template <typename Message>
 int Show(const Invocation& invocation, const grpc::Status& status,
          const Message& message) {
-  if (!status.ok()) return Failed(status);
+  if (!status.ok()) return Failed(status, invocation.json);
   Print(invocation.json ? ToJson(message, false) : Format(message));
   return kOk;
 }
@@ -96,14 +96,14 @@ int Watch(const Invocation& in) {
     before.Swap(&now);
   }
   const grpc::Status status = reader->Finish();
-  return status.ok() ? kOk : Failed(status);
+  return status.ok() ? kOk : Failed(status, in.json);
 }
 
 int Top(const Invocation& in) {
   v1::GetInfoResponse info;
   auto once = in.client->Context();
   const grpc::Status told = in.client->stub().GetInfo(once.get(), {}, &info);
-  if (!told.ok()) return Failed(told);
+  if (!told.ok()) return Failed(told, in.json);
   v1::WatchStatsRequest request;
   *request.mutable_interval() = TimeUtil::NanosecondsToDuration(
       absl::ToInt64Nanoseconds(absl::GetFlag(FLAGS_interval)));
@@ -124,7 +124,7 @@ int Top(const Invocation& in) {
     asked_to_end = screen.asked_to_end();
   }
   const grpc::Status status = reader->Finish();
-  return status.ok() || asked_to_end ? kOk : Failed(status);
+  return status.ok() || asked_to_end ? kOk : Failed(status, in.json);
 }
 
 int BadValue(const char* what, const std::string& value, const char* may) {
@@ -153,7 +153,7 @@ int ShowPages(const Invocation& in, Request request, Call call, Size size) {
     Response response;
     auto context = in.client->Context();
     const grpc::Status status = call(context.get(), request, &response);
-    if (!status.ok()) return Failed(status);
+    if (!status.ok()) return Failed(status, in.json);
     request.set_page_token(response.next_page_token());
     all.MergeFrom(response);
     all.set_next_page_token(response.next_page_token());
@@ -271,7 +271,7 @@ int TailLog(const Invocation& in) {
     if (ferror(stdout)) context->TryCancel();
   }
   const grpc::Status status = reader->Finish();
-  return status.ok() ? kOk : Failed(status);
+  return status.ok() ? kOk : Failed(status, in.json);
 }
 
 int Cache(const Invocation& in) {

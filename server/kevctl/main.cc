@@ -146,7 +146,14 @@ int main(int argc, char** argv) {
         Client::Connect(absl::GetFlag(FLAGS_admin), tls,
                         absl::ToChronoMilliseconds(timeout), &error, &code);
     if (!client) {
-      fprintf(stderr, "kevctl: %s\n", error.c_str());
+      google::rpc::Status failure;
+      failure.set_code(code == kevent::kevctl::kNotPermitted
+                           ? grpc::StatusCode::PERMISSION_DENIED
+                       : code == kevent::kevctl::kNotRunning
+                           ? grpc::StatusCode::UNAVAILABLE
+                           : grpc::StatusCode::INVALID_ARGUMENT);
+      failure.set_message(error);
+      kevent::kevctl::Complain(failure, in.json);
       return code;
     }
     in.client = client.get();

@@ -409,6 +409,8 @@ TEST_F(AdminConfigTest, IsShownAppliedAndRolledBack) {
   result = Kevctl({"apply", file(), "--if_version=1"});
   EXPECT_EQ(result.status, 1);
   EXPECT_THAT(result.err, HasSubstr("version 2 is in force, not 1"));
+  EXPECT_THAT(result.err, HasSubstr("reason: VERSION_MISMATCH "
+                                    "(current_version=2, if_version=1)"));
   EXPECT_EQ(Kevctl({"rollback"}).out, "version 3 is in force\n");
   EXPECT_EQ(client.Get("/a.txt").body, "hello");
   EXPECT_EQ(Kevctl({"rollback", "2"}).out, "version 4 is in force\n");
@@ -425,23 +427,44 @@ TEST_F(AdminConfigTest, WhatIsWrongChangesNothing) {
   struct Case {
     std::string text;
     const char* word;
+    std::vector<std::string> details;
   };
   for (const Case& wrong :
-       {Case{"rooot: \"x\"", "configuration:1:"},
-        {Other() + "http { header_count: 9999 }", "http.header_count"},
+       {Case{"rooot: \"x\"",
+             "configuration:1:",
+             {"field: text\n", "reason: INVALID_CONFIG (column=", "line=1"}},
+        {Other() + "http { header_count: 9999 }",
+         "http.header_count",
+         {"reason: INVALID_CONFIG (field=http.header_count)"}},
         {Other() + "engine: \"epoll\"\nhttp { header_bytes: 9000 }",
-         "engine, http.header_bytes: cannot be changed without a restart"},
+         "engine, http.header_bytes: cannot be changed without a restart",
+         {"reason: RESTART_NEEDED", "unmet: engine\n",
+          "unmet: http.header_bytes\n"}},
         {Other() + "defer_accept_s: 5",
-         "defer_accept_s: cannot be changed without a restart"},
-        {Other() + "defer_accept_s: 4000", "defer_accept_s: at most 3600"},
-        {"root: \"" + dir_ + "/none\"\nworkers: 2\n", "does not exist"},
-        {Other() + "access_log: \"" + dir_ + "/no/log\"", "No such file"},
-        {Other() + "listen: \"192.0.2.1:0\"", "192.0.2.1"},
-        {Other() + std::string(2 << 20, '#'), "1 MiB"}}) {
+         "defer_accept_s: cannot be changed without a restart",
+         {"unmet: defer_accept_s\n"}},
+        {Other() + "defer_accept_s: 4000",
+         "defer_accept_s: at most 3600",
+         {"reason: INVALID_CONFIG (field=defer_accept_s)"}},
+        {"root: \"" + dir_ + "/none\"\nworkers: 2\n",
+         "does not exist",
+         {"reason: CANNOT_APPLY", "unmet: root\n"}},
+        {Other() + "access_log: \"" + dir_ + "/no/log\"",
+         "No such file",
+         {"reason: CANNOT_APPLY", "unmet: access_log\n"}},
+        {Other() + "listen: \"192.0.2.1:0\"",
+         "192.0.2.1",
+         {"reason: CANNOT_APPLY", "unmet: listen\n"}},
+        {Other() + std::string(2 << 20, '#'),
+         "1 MiB",
+         {"reason: INVALID_CONFIG"}}}) {
     Write(wrong.text);
     const Result result = Kevctl({"apply", file()});
     EXPECT_EQ(result.status, 1) << wrong.text.substr(0, 200);
     EXPECT_THAT(result.err, HasSubstr(wrong.word));
+    for (const std::string& detail : wrong.details) {
+      EXPECT_THAT(result.err, HasSubstr(detail));
+    }
     EXPECT_EQ(client.Get("/a.txt").body, "hello");
   }
   EXPECT_THAT(Kevctl({"config"}).out, Not(HasSubstr("version 2")));
@@ -576,6 +599,28 @@ TEST_F(AdminTest, TcpWithMutualTls) {
   EXPECT_EQ(result.status, 2);
   EXPECT_THAT(result.err, HasSubstr("--tls_ca"));
   ExpectRefused("--admin_tls_ca=" + ca, {"--admin_tls_cert is missing"});
+}
+
+// Scripts get an object, on standard error, whoever refused.
+TEST_F(AdminTest, ErrorsAsJson) {
+  auto daemon = Daemon();
+  Result result = Kevctl({"--format=json", "connections", "--peer=nobody"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err.find("{\"error\":{\"code\":\"INVALID_ARGUMENT\","), 0u)
+      << result.err;
+  for (const char* word : {"\"field\":\"peer\"", "\"reason\":\"INVALID_FIELD\"",
+                           "type.googleapis.com/google.rpc.BadRequest"}) {
+    EXPECT_THAT(result.err, HasSubstr(word));
+  }
+  EXPECT_EQ(result.err.find('\n'), result.err.size() - 1);
+  result = Kevctl({"--format=json", "--timeout=1ns", "info"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("\"code\":\"DEADLINE_EXCEEDED\""));
+  result = Kevctl({"--format=json", "--admin=" + address() + "x", "info"});
+  EXPECT_EQ(result.status, 3);
+  EXPECT_EQ(result.err.find("{\"error\":{\"code\":\"UNAVAILABLE\","), 0u)
+      << result.err;
 }
 
 TEST_F(AdminTest, BadUsageIsTold) {

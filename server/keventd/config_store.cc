@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "server/admin/errors.h"
+
 namespace kevent::keventd {
 
 DaemonConfig::DaemonConfig(loop::Loop* main, config::v1::ServerConfig config,
@@ -50,9 +52,7 @@ void DaemonConfig::Apply(std::string text, uint64_t if_version, ApplyFn done) {
                done = std::move(done)]() mutable {
     const uint64_t version = Versions().front().number;
     if (if_version != 0 && if_version != version) {
-      return done(absl::AbortedError("version " + std::to_string(version) +
-                                     " is in force, not " +
-                                     std::to_string(if_version)));
+      return done(admin::VersionMismatch(version, if_version));
     }
     ApplyText(text, "configuration", "admin", std::move(done));
   });
@@ -67,11 +67,13 @@ void DaemonConfig::Rollback(uint64_t version, ApplyFn done) {
                        "rollback to " + std::to_string(versions[i].number),
                        std::move(done));
     }
-    done(version == 0 ? absl::NotFoundError("there is no version before")
-                      : absl::NotFoundError(
-                            "there is no version " + std::to_string(version) +
-                            " to go back to; the last " +
-                            std::to_string(kKept) + " are kept"));
+    const std::string name = std::to_string(version);
+    done(admin::NotFound(
+        admin::v1::VERSION_NOT_FOUND, "version", version == 0 ? "" : name,
+        version == 0
+            ? "there is no version before"
+            : "there is no version " + name + " to go back to; the last " +
+                  std::to_string(kKept) + " are kept"));
   });
 }
 
@@ -88,12 +90,15 @@ void DaemonConfig::ApplyText(const std::string& text, const std::string& name,
   auto next = Check(text, name, &config);
   if (!next.ok()) return done(next.status());
   std::string fields;
+  std::vector<admin::Unmet> unmet;
   for (const std::string& field : NeedsRestart(options_, *next)) {
     fields += (fields.empty() ? "" : ", ") + field;
+    unmet.push_back({field, "cannot be changed without a restart"});
   }
-  if (!fields.empty()) {
-    return done(absl::FailedPreconditionError(
-        fields + ": cannot be changed without a restart"));
+  if (!unmet.empty()) {
+    return done(admin::FailedPrecondition(
+        admin::v1::RESTART_NEEDED,
+        fields + ": cannot be changed without a restart", unmet));
   }
   const uint64_t version = Versions().front().number + 1;
   auto shared = std::make_shared<ApplyFn>(std::move(done));

@@ -11,6 +11,7 @@
 #include <memory>
 #include <utility>
 
+#include "server/admin/errors.h"
 #include "server/net/listener.h"
 
 namespace kevent::keventd {
@@ -29,8 +30,12 @@ absl::Status WithMend(const absl::Status& status) {
                                          "; choose another with --listen");
 }
 
-absl::Status CannotHave(const absl::Status& status) {
-  return absl::FailedPreconditionError(status.message());
+// What a field of the configuration names is not to be had.
+absl::Status CannotHave(
+    const absl::Status& status, const char* field,
+    admin::v1::ErrorReason reason = admin::v1::CANNOT_APPLY) {
+  const std::string why(status.message());
+  return admin::FailedPrecondition(reason, why, {{field, why}});
 }
 
 absl::StatusOr<std::shared_ptr<const Site>> OpenSite(
@@ -262,11 +267,11 @@ void Daemon::OnHangup() {
 
 absl::Status Daemon::Reconfigure(const DaemonOptions& next,
                                  absl::AnyInvocable<void()> applied) {
-  if (stopping_) return absl::UnavailableError("the server is going down");
+  if (stopping_) return admin::GoingDown();
   std::vector<Worker::Change> changes(workers_.size());
   if (!SameFiles(options_, next)) {
     auto site = OpenSite(next);
-    if (!site.ok()) return CannotHave(site.status());
+    if (!site.ok()) return CannotHave(site.status(), "root");
     for (Worker::Change& change : changes) change.site = *site;
   }
   if (options_.access_log != next.access_log) {
@@ -274,7 +279,7 @@ absl::Status Daemon::Reconfigure(const DaemonOptions& next,
       change.new_log = true;
       if (next.access_log.empty()) continue;
       auto log = log::AccessLog::Open(next.access_log);
-      if (!log.ok()) return CannotHave(log.status());
+      if (!log.ok()) return CannotHave(log.status(), "access_log");
       change.log = *std::move(log);
     }
   }
@@ -295,7 +300,7 @@ absl::Status Daemon::Reconfigure(const DaemonOptions& next,
   }
   if (!drained_) {
     auto listeners = Bind(&added);
-    if (!listeners.ok()) return CannotHave(listeners.status());
+    if (!listeners.ok()) return CannotHave(listeners.status(), "listen");
     for (size_t i = 0; i < changes.size(); ++i) {
       changes[i].listen = std::move((*listeners)[i]);
       for (const Bound& one : left) changes[i].stop.push_back(one.address);
@@ -376,11 +381,14 @@ void Daemon::Undrain(admin::Target::StatusFn done) {
 
 void Daemon::Rebind(admin::Target::StatusFn done) {
   if (stopping_) {
-    return done(absl::UnavailableError("the server is going down"));
+    return done(admin::GoingDown());
   }
   std::vector<Bound> bound = bound_;
   auto listeners = Bind(&bound);
-  if (!listeners.ok()) return done(CannotHave(listeners.status()));
+  if (!listeners.ok()) {
+    return done(
+        CannotHave(listeners.status(), "listen", admin::v1::CANNOT_SERVE));
+  }
   drained_ = false;
   for (size_t i = 0; i < workers_.size(); ++i) {
     Worker* w = workers_[i].get();

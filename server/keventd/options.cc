@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/admin/errors.h"
 #include "server/files/mime.h"
 #include "server/http/message.h"
 
@@ -24,15 +25,30 @@ constexpr size_t kMaxWorkers = 1024;
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
   void AddError(int line, int column, const std::string& message) override {
-    if (!text.empty()) return;
-    text = ":" + std::to_string(line + 1) + ":" + std::to_string(column + 1) +
-           ": " + message;
+    if (line_ > 0) return;
+    line_ = line + 1;
+    column_ = column + 1;
+    message_ = message;
   }
-  std::string text;
+  absl::Status Of(const std::string& name) const {
+    return admin::InvalidConfig(name + ":" + std::to_string(line_) + ":" +
+                                    std::to_string(column_) + ": " + message_,
+                                "", line_, column_);
+  }
+
+ private:
+  int line_ = 0;
+  int column_ = 0;
+  std::string message_;
 };
 
-absl::Status Invalid(const std::string& text) {
-  return absl::InvalidArgumentError(text);
+absl::Status Invalid(const std::string& text, const std::string& field = "") {
+  return admin::InvalidConfig(text, field);
+}
+
+// As "field: text".
+absl::Status InvalidField(const std::string& field, const std::string& text) {
+  return Invalid(field + ": " + text, field);
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -120,7 +136,7 @@ absl::StatusOr<config::v1::ServerConfig> ParseConfig(const std::string& text,
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
   if (!parser.ParseFromString(text, &config)) {
-    return Invalid(name + error.text);
+    return error.Of(name);
   }
   return config;
 }
@@ -130,22 +146,27 @@ absl::StatusOr<EngineKind> ParseEngine(const std::string& name) {
                           EngineKind::kUring, EngineKind::kEpoll}) {
     if (name == EngineName(kind)) return kind;
   }
-  return Invalid("engine \"" + name +
-                 "\" is none of auto, module, uring, epoll");
+  return Invalid(
+      "engine \"" + name + "\" is none of auto, module, uring, epoll",
+      "engine");
 }
 
 absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
   DaemonOptions o;
   o.root = config.root();
   if (o.root.empty()) {
-    return Invalid("no root: name the directory to serve with --root=DIR");
+    return Invalid("no root: name the directory to serve with --root=DIR",
+                   "root");
   }
   std::vector<std::string> listen(config.listen().begin(),
                                   config.listen().end());
   if (listen.empty()) listen.push_back("127.0.0.1:8080");
   for (const std::string& text : listen) {
     auto address = net::Address::Parse(text);
-    if (!address.ok()) return address.status();
+    if (!address.ok()) {
+      const absl::string_view why = address.status().message();
+      return Invalid(std::string(why), "listen");
+    }
     o.listen.push_back(*address);
   }
   if (!config.engine().empty()) {
@@ -154,8 +175,9 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
     o.engine = *engine;
   }
   if (config.workers() > kMaxWorkers) {
-    return Invalid("workers: " + std::to_string(config.workers()) +
-                   " is above " + std::to_string(kMaxWorkers));
+    return InvalidField("workers", std::to_string(config.workers()) +
+                                       " is above " +
+                                       std::to_string(kMaxWorkers));
   }
   o.workers = config.workers();
   if (config.access_log() != "off") o.access_log = config.access_log();
@@ -169,12 +191,12 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
   const config::v1::HttpConfig& http = config.http();
   using http::Limits;
   if (http.header_bytes() > Limits::kMaxHeaderBytes) {
-    return Invalid("http.header_bytes: at most " +
-                   std::to_string(Limits::kMaxHeaderBytes));
+    return InvalidField("http.header_bytes",
+                        "at most " + std::to_string(Limits::kMaxHeaderBytes));
   }
   if (http.header_count() > Limits::kMaxHeaderCount) {
-    return Invalid("http.header_count: at most " +
-                   std::to_string(Limits::kMaxHeaderCount));
+    return InvalidField("http.header_count",
+                        "at most " + std::to_string(Limits::kMaxHeaderCount));
   }
   if (http.request_line_bytes()) {
     o.http.limits.request_line = http.request_line_bytes();
@@ -182,7 +204,8 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
   if (http.header_bytes()) o.http.limits.header_bytes = http.header_bytes();
   if (http.header_count()) o.http.limits.header_count = http.header_count();
   if (o.http.limits.request_line > o.http.limits.header_bytes) {
-    return Invalid("http.request_line_bytes is above http.header_bytes");
+    return Invalid("http.request_line_bytes is above http.header_bytes",
+                   "http.request_line_bytes");
   }
   o.http.header_timeout_ns =
       Milliseconds(http.header_timeout_ms(), o.http.header_timeout_ns);
@@ -196,7 +219,7 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
   } else if (!http.server_name().empty()) {
     if (!http::IsFieldValue(http.server_name()) ||
         http.server_name().size() > 200) {
-      return Invalid("http.server_name: not fit for a header field");
+      return InvalidField("http.server_name", "not fit for a header field");
     }
     o.http.server_name = http.server_name();
   }
@@ -208,7 +231,7 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
     if (name.empty() || name == "." || name == ".." ||
         name.find('/') != std::string::npos ||
         name.find('\0') != std::string::npos) {
-      return Invalid("files.index: \"" + name + "\" is not a file name");
+      return InvalidField("files.index", "\"" + name + "\" is not a file name");
     }
   }
   o.listing = files.listing();
