@@ -411,7 +411,9 @@ void Connection::Sent(int64_t bytes) {
 }
 
 bool Connection::keep_alive() const {
-  if (!keep_alive_ || work_->body.done()) return keep_alive_;
+  // Maybe it has not been told yet.
+  if (!keep_alive_ || server_->draining_) return false;
+  if (work_->body.done()) return true;
   // After an early response to a client that waits for 100 Continue nobody
   // knows whether a body will come (RFC 9110 section 10.1.1). One that would
   // not be skipped to its end must not be waited for either.

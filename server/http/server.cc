@@ -357,12 +357,19 @@ void HttpServer::Drain(absl::AnyInvocable<void()> done) {
     loop_->CancelTimer(acceptor.get());
     loop_->Close(acceptor->AcceptOp::fd);
   }
-  for (Connection* c = connections_; c;) {
-    Connection* next = c->next;
-    c->Drain();
-    c = next;
-  }
+  DrainSome(std::make_unique<Walk>(this));
   CheckDrained();
+}
+
+// Closing thousands of connections takes a while in which others wait.
+void HttpServer::DrainSome(std::unique_ptr<Walk> walk) {
+  HttpServer* server = walk->server_;
+  if (!server || !server->draining_) return;
+  const bool more = walk->Next(
+      kDrainStep, [](const ConnectionInfo&) { return Verdict::kDrain; });
+  if (!more) return;
+  server->loop_->Post(
+      [walk = std::move(walk)]() mutable { DrainSome(std::move(walk)); });
 }
 
 void HttpServer::Undrain() {

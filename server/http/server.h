@@ -123,6 +123,9 @@ class Exchange {
 
 class HttpServer {
  public:
+  static constexpr size_t kDrainStep = 256;
+  // Connections that one turn of the loop closes when it drains.
+
   struct Options {
     Limits limits;
     int64_t header_timeout_ns = 60'000'000'000;
@@ -166,9 +169,9 @@ class HttpServer {
   // handler before must live until it has responded to all it was given.
 
   void Drain(absl::AnyInvocable<void()> done);
-  // Closes the listeners and idle connections, lets requests under way finish
-  // with "Connection: close", then calls `done`. While it drains a second one
-  // only adds another `done`.
+  // Closes the listeners and idle connections, the latter some at a time
+  // (kDrainStep), lets requests under way finish with "Connection: close", then
+  // calls `done`. A second one while it drains adds another `done`.
 
   void Undrain();
   // Takes connections again, once Listen is called anew. What would have been
@@ -258,6 +261,7 @@ class HttpServer {
   void ResumeAccept();
   void Adopt(int fd);
   bool BringsRequest(int fd);
+  static void DrainSome(std::unique_ptr<Walk> walk);
   void Removed(Connection* connection);
   Work* TakeWork();
   void PutWork(Work* work);

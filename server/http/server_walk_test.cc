@@ -228,6 +228,39 @@ TEST_P(ServerWalkTest, DrainedAndTakenIntoServiceAgain) {
   }
 }
 
+// Others have their turn while thousands are closed.
+TEST_P(ServerWalkTest, DrainsSomeAtATime) {
+  constexpr size_t kClients = 2 * HttpServer::kDrainStep + 10;
+  Start();
+  TestClient held(port());  // the oldest: it comes last
+  ASSERT_TRUE(held.Send(TestClient::Request("GET", "/hold")));
+  ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
+  std::vector<std::unique_ptr<TestClient>> idle;
+  for (size_t i = 0; i < kClients; ++i) {
+    idle.push_back(std::make_unique<TestClient>(port()));
+  }
+  ASSERT_TRUE(server_->AwaitConnections(kClients + 1));
+  std::atomic<bool> drained{false};
+  server_->Call([&] {
+    server_->server()->Drain([&] { drained = true; });
+    size_t open = 0;
+    HttpServer::Walk walk(server_->server());
+    walk.Next(2 * kClients, [&](const Info&) {
+      ++open;
+      return Verdict::kKeep;
+    });
+    EXPECT_EQ(open, kClients + 1 - HttpServer::kDrainStep);
+    // It has not been reached yet, and is told all the same.
+    shared_.held[0]->Reply(200, "text/plain", "held");
+  });
+  ClientResponse r;
+  ASSERT_TRUE(held.Receive(&r));
+  EXPECT_EQ(r.Get("Connection"), "close");
+  for (auto& client : idle) EXPECT_EQ(client->AwaitEnd(), End::kClosed);
+  EXPECT_TRUE(server_->Await([&] { return drained.load(); }));
+  EXPECT_EQ(server_->connections(), 0u);
+}
+
 TEST_P(ServerWalkTest, AllWhoDrainAreTold) {
   Start();
   TestClient held(port());

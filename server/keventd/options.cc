@@ -182,7 +182,7 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
   o.workers = config.workers();
   if (config.access_log() != "off") o.access_log = config.access_log();
   if (config.defer_accept_s() > 3600) {
-    return Invalid("defer_accept_s: at most 3600");
+    return InvalidField("defer_accept_s", "at most 3600");
   }
   o.defer_accept_s = static_cast<int>(config.defer_accept_s());
   o.drain_timeout_ns =
