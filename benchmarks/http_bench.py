@@ -15,16 +15,17 @@ import signal
 import sys
 import time
 
-from macro import cold, compare, machine, report, rounds, servers
+from macro import admin, cold, compare, machine, ratios, report, rounds, servers
 from macro.arguments import count, list_of, parse_size, positive
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(HERE)
 KEVENTD = os.path.join(ROOT, "bazel-bin/server/keventd/keventd")
+KEVCTL = os.path.join(ROOT, "bazel-bin/server/kevctl/kevctl")
 LOAD = os.path.join(ROOT, "bazel-bin/benchmarks/load/load")
 
 FIRST_PORT = 9001
-# Of nginx. The network is our own: every port is free.
+# The network is our own: every port is free.
 
 KIB, MIB = 1 << 10, 1 << 20
 QUICK_SIZES = [KIB, 16 * KIB, 100 * KIB, MIB, 10 * MIB]
@@ -60,6 +61,9 @@ def arguments():
         "--cold", action="store_true",
         help="instead: hot requests while others pull cold files")
     parser.add_argument(
+        "--admin", action="store_true",
+        help="instead: what requests cost while kevctl and Prometheus watch")
+    parser.add_argument(
         "--disk-limit", type=int, default=cold.THROTTLE, metavar="BYTES",
         help="--cold: what servers may read a second; 0: the disk as it is")
     parser.add_argument("--keventd", default=KEVENTD, help=argparse.SUPPRESS)
@@ -70,7 +74,13 @@ def arguments():
     for mode in args.modes or []:
         if mode not in ("keep", "close"):
             parser.error(f"--modes: unknown mode {mode}")
+    if args.admin and args.cold:
+        parser.error("--admin and --cold are two different benchmarks")
+    if args.admin and args.seconds != admin.ROUND_SECONDS:
+        parser.error("--admin: a round is as long as the time between two scrapes")
     args.seconds = 4.0 if args.cold and args.seconds == 1.0 else args.seconds
+    if args.rounds is None and args.admin:
+        args.rounds = ratios.ENOUGH_ROUNDS if args.quick else 50
     if args.rounds is None:
         args.rounds = (3 if args.cold else 5) if args.quick or args.cold else 15
     if args.latency_rounds is None:
@@ -108,11 +118,12 @@ class Bench:
         self.root = os.path.join(folder, "www")
         os.mkdir(self.root)
         self.limit = machine.raise_file_limit()
-        self.server_core, client_core = machine.cores()
+        self.server_core, self.client_core = machine.cores()
         # A build meanwhile must not change what is measured.
         self.program = shutil.copy(args.keventd, os.path.join(folder, "keventd"))
         self.load = rounds.Load(
-            shutil.copy(LOAD, os.path.join(folder, "load")), client_core)
+            shutil.copy(LOAD, os.path.join(folder, "load")),
+            self.client_core)
         self._ports = iter(range(FIRST_PORT, FIRST_PORT + 100))
 
     def file(self, size):
@@ -138,6 +149,31 @@ class Bench:
         return servers.Nginx(
             self.folder, path, next(self._ports), self.root, self.server_core,
             self.limit, name)
+
+    def admin(self):
+        """Measures what watching costs, and returns the results."""
+        size = (self.args.sizes or [KIB])[0]
+        connections = (self.args.connections or [64])[0]
+        files = [self.file(size)]
+        kevctl = shutil.copy(KEVCTL, os.path.join(self.folder, "kevctl"))
+        cell = rounds.Cell(self.targets(size), size, connections, True)
+        out = []
+        for engine in self.args.engines:
+            with servers.Group() as group:
+                watched, off = (
+                    group.start(servers.Keventd(
+                        self.folder, self.program, engine, self.root,
+                        self.server_core, port))
+                    for port in (next(self._ports), None))
+                for server in (watched, off):
+                    server.check(files)
+                rounds.say(f"admin, {engine}: {cell}")
+                watcher = admin.Watcher(
+                    kevctl, self.folder, self.client_core, watched)
+                taken = admin.measure(
+                    cell, self.load, watched, off, watcher, self.args.rounds)
+                out += admin.results(cell, engine, taken, watcher)
+        return out
 
     def keventds(self):
         """Returns keventd with each engine; not started."""
@@ -205,12 +241,13 @@ def out_path(args):
         return args.out
     folder = os.path.join(HERE, "out")
     os.makedirs(folder, exist_ok=True)
-    return os.path.join(folder, "cold.json" if args.cold else "http.json")
+    name = "admin" if args.admin else "cold" if args.cold else "http"
+    return os.path.join(folder, name + ".json")
 
 
 def run(args):
     """Measures; returns the exit status."""
-    for program in (args.keventd, LOAD):
+    for program in (args.keventd, KEVCTL, LOAD):
         if not os.path.exists(program):
             raise machine.Unable(f"{program} is missing; ./kev bench http builds it")
     out = out_path(args)
@@ -225,17 +262,23 @@ def run(args):
         result = {
             "benchmark": "http",
             "machine": header,
-            "cells": [] if args.cold else bench.warm(),
+            "cells": [] if args.cold or args.admin else bench.warm(),
             "cold": bench.cold() if args.cold else [],
+            "admin": bench.admin() if args.admin else [],
         }
     header["took_seconds"] = round(time.monotonic() - begin)
     with open(out, "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
         file.write("\n")
-    for line in [*report.cells(result["cells"]), *report.cold(result["cold"])]:
+    for line in [
+            *report.cells(result["cells"]), *report.cold(result["cold"]),
+            *report.admin(result["admin"])
+    ]:
         print(line)
     print(f"\n  results: {out}")
-    failed = any(cell["errors"] for cell in result["cells"] + result["cold"])
+    failed = any(
+        cell["errors"]
+        for cell in result["cells"] + result["cold"] + result["admin"])
     return 1 if failed else 0
 
 

@@ -98,6 +98,54 @@ def cells(all_cells):
                    "machine. Do not trust these figures.")
 
 
+def _cost(value):
+    """Returns '1.004 [0.998, 1.009]', with a mark if it was not resolved."""
+    if not value:
+        return "-"
+    text = f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return text + (" " if value["resolved"] else "~")
+
+
+def admin(all_admin):
+    """Yields the lines of the table of what watching costs."""
+    if not all_admin:
+        return
+    first = all_admin[0]
+    yield ""
+    yield (f"Admin service: {size_name(first['file_bytes'])}, "
+           f"{first['connections']} connections kept, {first['rounds']} rounds")
+    rows = []
+    for c in all_admin:
+        notes = []
+        if "aim_met" in c:
+            notes.append(f"{c['messages']} messages, {c['scrapes']} scrapes")
+            met = "met" if c["aim_met"] else "not met"
+            notes.append(f"aim at most {c['aim']['cpu']} CPU: {met}")
+        if c["errors"]:
+            notes.append(f"{c['errors']} ERRORS")
+        rows.append([
+            c["engine"], c["admin"],
+            f"{c['cpu_us_per_request']:.3f}",
+            number(c["requests_per_s"]),
+            f"{c['admin_share']:.2%}",
+            _cost(c["ratios"].get("cpu")),
+            _cost(c["ratios"].get("requests")),
+            ", ".join(notes),
+        ])
+    headings = [
+        "engine", "admin", "CPU us/req", "req/s", "of it admin threads",
+        "CPU x idle", "req/s x idle", ""
+    ]
+    yield from table(rows, headings)
+    yield ""
+    yield ("  x idle: CPU above 1 is what it costs; median and 95% interval; ~ is "
+           "not resolved from noise, which the control shows")
+    others = max(c["others_busy"] for c in all_admin if c["admin"] != "watched")
+    if others > 0.05:
+        yield (f"  Something else ran meanwhile: up to {others:.0%} of the machine. "
+               "Do not trust these figures.")
+
+
 def cold(all_cold):
     """Yields the lines of the table of cold files."""
     if not all_cold:

@@ -102,7 +102,7 @@ def size_name(size):
     return f"{size} B"
 
 
-def _round(result, file_bytes):
+def closed_round(result, file_bytes):
     """Returns the figures of one closed-loop round."""
     requests = result["answers"]
     if file_bytes >= LARGE:
@@ -178,7 +178,7 @@ def measure(cell, load, servers, seconds, rounds, latency_rounds, latency_server
         load.run(server, cell.targets, cell.connections, 0.2, warmup=0, **flags)
     for server in turns(rounds, servers):
         result = load.run(server, cell.targets, cell.connections, seconds, **flags)
-        cell.closed[server].append(_round(result, cell.file_bytes))
+        cell.closed[server].append(closed_round(result, cell.file_bytes))
     slowest = min(
         statistics.median(r["requests_per_s"] for r in cell.closed[s])
         for s in latency_servers)

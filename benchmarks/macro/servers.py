@@ -110,13 +110,28 @@ class Nginx(Server):
 
 
 class Keventd(Server):
-    """keventd with one of its engines."""
+    """keventd with one of its engines.
 
-    def __init__(self, folder, program, engine, root, core):
-        super().__init__("keventd", engine, folder)
+    admin_port: of the HTTP listener of its admin service; without one it has no
+    admin service at all.
+    """
+
+    def __init__(self, folder, program, engine, root, core, admin_port=None):
+        super().__init__(
+            "keventd-admin" if admin_port else "keventd", engine, folder)
         self._program = program
         self._root = root
         self._core = core
+        self.admin_port = admin_port
+        self.admin_socket = os.path.join(self._run, "admin.sock")
+
+    def _admin_flags(self):
+        if not self.admin_port:
+            return ["--admin=off"]
+        return [
+            f"--admin=unix:{self.admin_socket}",
+            f"--admin_http=127.0.0.1:{self.admin_port}"
+        ]
 
     def start(self):
         """Starts it; returns when it accepts connections."""
@@ -124,7 +139,8 @@ class Keventd(Server):
             self.process = machine.start(
                 [
                     self._program, f"--root={self._root}", "--listen=127.0.0.1:0",
-                    f"--engine={self.engine}", "--workers=1", "--admin=off"
+                    f"--engine={self.engine}", "--workers=1",
+                    *self._admin_flags()
                 ], self._core, stdout=subprocess.PIPE, stderr=log)
         ready, _, _ = select.select([self.process.stdout], [], [], _START_SECONDS)
         line = self.process.stdout.readline().decode() if ready else ""
