@@ -100,6 +100,10 @@ int Watch(const Invocation& in) {
 }
 
 int Top(const Invocation& in) {
+  if (in.json) {
+    fprintf(stderr, "kevctl: top is a screen; watch gives the same as JSON\n");
+    return kBadUsage;
+  }
   v1::GetInfoResponse info;
   auto once = in.client->Context();
   const grpc::Status told = in.client->stub().GetInfo(once.get(), {}, &info);

@@ -630,6 +630,7 @@ TEST_F(AdminTest, BadUsageIsTold) {
         {"info", "more"},
         {"--format=xml", "info"},
         {"--timeout=0s", "info"},
+        {"--format=json", "top"},
         {}}) {
     const Result result = Kevctl(arguments);
     EXPECT_EQ(result.status, 2) << testing::PrintToString(arguments);
