@@ -111,18 +111,19 @@ void LogStream::Offer(const std::vector<log::Line>& lines, uint64_t dropped) {
     // What is escaped already stays as it is.
     to.set_text(line.text);
   }
-  if (!writing()) Ready();
+  Ready();
 }
 
 void LogStream::Ready() {
-  if (over() || lines_.empty()) return;
-  v1::TailLogResponse response;
-  response.set_dropped(std::exchange(dropped_, 0));
-  for (size_t i = 0; i < kBatch && !lines_.empty(); ++i) {
-    *response.add_lines() = std::move(lines_.front());
-    lines_.pop_front();
+  while (!lines_.empty() && MayWrite()) {
+    v1::TailLogResponse response;
+    response.set_dropped(std::exchange(dropped_, 0));
+    for (size_t i = 0; i < kBatch && !lines_.empty(); ++i) {
+      *response.add_lines() = std::move(lines_.front());
+      lines_.pop_front();
+    }
+    Write(std::move(response));
   }
-  Write(std::move(response));
 }
 
 }  // namespace kevent::admin

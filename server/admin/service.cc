@@ -86,7 +86,7 @@ class Service::StatsStream final : public Stream<v1::Stats>,
   static void OnTimer(loop::Loop*, loop::Timer* timer) {
     auto* stream = static_cast<StatsStream*>(timer);
     stream->due_ = true;
-    if (!stream->writing()) stream->Ask();
+    if (stream->MayWrite()) stream->Ask();
   }
 
   void Ask() {
@@ -97,19 +97,16 @@ class Service::StatsStream final : public Stream<v1::Stats>,
     service_->loop_->SetTimer(this, due_ns_);
     service_->sampler_.Collect(
         [this, here = std::weak_ptr<int>(here_)](const Sample& sample) {
-          if (here.expired() || over() || writing()) return;
+          if (here.expired() || !MayWrite()) return;
           v1::Stats stats;
           service_->Fill(sample, &stats);
           Write(std::move(stats));
+          if (left_ > 0 && --left_ == 0) End(absl::OkStatus());
         });
   }
 
   void Ready() override {
-    if (left_ > 0 && --left_ == 0) {
-      End(absl::OkStatus());
-    } else if (due_) {
-      Ask();
-    }
+    if (due_) Ask();
   }
 
   void Ended() override { service_->loop_->CancelTimer(this); }

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
@@ -23,33 +24,51 @@ class Stream : public grpc::ServerWriteReactor<Message> {
 
  protected:
   virtual void Ready() = 0;
-  // The message before has gone out: Write may be called.
+  // MayWrite said no, and would say yes now.
   virtual void Ended() {}
   // The stream is over; nothing is written any more.
 
-  bool writing() const { return writing_; }
   bool over() const { return over_; }
 
+  bool MayWrite() { return !over_ && !Await(); }
+  // The message before has gone out. If not, Ready is called when it has.
+
   void Write(Message message) {
-    if (over_ || writing_) return;
-    writing_ = true;
+    writing_.store(Writing::kYes, std::memory_order_relaxed);
     message_ = std::move(message);
     this->StartWrite(&message_);
   }
+  // When MayWrite has said yes.
 
   void End(const absl::Status& status) {
     if (over_) return;
     over_ = true;
     Ended();
     status_ = ToGrpc(status);
-    if (!writing_) this->Finish(status_);
+    if (!Await()) this->Finish(status_);
   }
   // Behind the message that is going out.
 
  private:
+  enum class Writing : uint8_t {
+    kNo,
+    kYes,
+    kAwaited,  // yes, and the admin loop wants to be told of the end
+  };
+
+  // False if nothing is going out.
+  bool Await() {
+    Writing writing = Writing::kYes;
+    return writing_.compare_exchange_strong(writing, Writing::kAwaited) ||
+           writing != Writing::kNo;
+  }
+
+  // Mostly nobody waits for it: then the admin loop is not woken for nothing.
   void OnWriteDone(bool ok) final {
+    Writing writing = Writing::kYes;
+    if (ok && writing_.compare_exchange_strong(writing, Writing::kNo)) return;
     mailbox_->Post([this, ok] {
-      writing_ = false;
+      writing_.store(Writing::kNo);
       if (over_) {
         this->Finish(status_);
       } else if (!ok) {
@@ -71,10 +90,10 @@ class Stream : public grpc::ServerWriteReactor<Message> {
 
   const std::shared_ptr<Mailbox> mailbox_;
   std::atomic<size_t>* const streams_;
+  std::atomic<Writing> writing_{Writing::kNo};
   // The admin loop's.
-  Message message_;
+  Message message_;  // gRPC's while it is writing
   grpc::Status status_;
-  bool writing_ = false;
   bool over_ = false;
 };
 // A call that is answered by a stream of messages, driven by the admin loop:
