@@ -116,13 +116,13 @@ void LogStream::Offer(const std::vector<log::Line>& lines, uint64_t dropped) {
 
 void LogStream::Ready() {
   while (!lines_.empty() && MayWrite()) {
-    v1::TailLogResponse response;
-    response.set_dropped(std::exchange(dropped_, 0));
+    v1::TailLogResponse* response = NextMessage();
+    response->set_dropped(std::exchange(dropped_, 0));
     for (size_t i = 0; i < kBatch && !lines_.empty(); ++i) {
-      *response.add_lines() = std::move(lines_.front());
+      *response->add_lines() = std::move(lines_.front());
       lines_.pop_front();
     }
-    Write(std::move(response));
+    Write();
   }
 }
 

@@ -98,9 +98,8 @@ class Service::StatsStream final : public Stream<v1::Stats>,
     service_->sampler_.Collect(
         [this, here = std::weak_ptr<int>(here_)](const Sample& sample) {
           if (here.expired() || !MayWrite()) return;
-          v1::Stats stats;
-          service_->Fill(sample, &stats);
-          Write(std::move(stats));
+          service_->Fill(sample, NextMessage());
+          Write();
           if (left_ > 0 && --left_ == 0) End(absl::OkStatus());
         });
   }

@@ -152,7 +152,7 @@ void FillStats(const Target& target, const Sample& sample, int64_t start_ns,
   to->mutable_time()->set_seconds(time.tv_sec);
   to->mutable_time()->set_nanos(static_cast<int32_t>(time.tv_nsec));
   *to->mutable_uptime() = TimeUtil::NanosecondsToDuration(now_ns - start_ns);
-  v1::WorkerStats total;
+  v1::WorkerStats* total = to->mutable_total();
   stats::HistogramSnapshot latencies;
   for (size_t i = 0; i < target.workers.size(); ++i) {
     v1::WorkerStats* worker = to->add_workers();
@@ -173,10 +173,9 @@ void FillStats(const Target& target, const Sample& sample, int64_t start_ns,
       FillLoop(own.loop, worker->mutable_loop());
       if (own.cache) FillCache(*own.cache, worker->mutable_cache());
     }
-    AddWorker(*worker, &total);
+    AddWorker(*worker, total);
   }
-  FillHistogram(latencies, total.mutable_latency());
-  *to->mutable_total() = std::move(total);
+  FillHistogram(latencies, total->mutable_latency());
   if (target.registry) {
     for (const auto& metric : target.registry->metrics()) {
       FillMetric(metric, to->add_metrics());

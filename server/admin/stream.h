@@ -33,12 +33,16 @@ class Stream : public grpc::ServerWriteReactor<Message> {
   bool MayWrite() { return !over_ && !Await(); }
   // The message before has gone out. If not, Ready is called when it has.
 
-  void Write(Message message) {
+  Message* NextMessage() {
+    message_.Clear();
+    return &message_;
+  }
+  void Write() {
     writing_.store(Writing::kYes, std::memory_order_relaxed);
-    message_ = std::move(message);
     this->StartWrite(&message_);
   }
-  // When MayWrite has said yes.
+  // When MayWrite has said yes: what is to be filled, in the memory of the one
+  // before, and then goes out.
 
   void End(const absl::Status& status) {
     if (over_) return;
