@@ -82,14 +82,15 @@ class Watcher:
         connection = http.client.HTTPConnection(
             "127.0.0.1", self._server.admin_port, timeout=_START_SECONDS)
         try:
-            while True:
+            # One in each round, not at both of its ends.
+            pause = SCRAPE_SECONDS / 2
+            while not stop.wait(pause):
                 connection.request("GET", "/metrics")
                 text = connection.getresponse().read()
                 if b"kevent_http_responses_total" not in text:
                     raise OSError("there are no responses in them")
                 self.scrapes += 1
-                if stop.wait(SCRAPE_SECONDS):
-                    return
+                pause = SCRAPE_SECONDS
         except (OSError, http.client.HTTPException) as error:
             failed.append(error)
         finally:
