@@ -71,6 +71,7 @@ class Options:
     verbose: bool = False
     disks: bool = True
     disk_mib: int = 512
+    disk_rate_mib: int | None = None  # a second; None: no limit
     append: str = ""
 
 
@@ -213,7 +214,8 @@ def run(options, console_sink, out, err, on_line=None):
             kernel=str(options.kernel / "vmlinuz"), initrd=str(initrd),
             disks=_make_disks(options, scratch) if options.disks else {},
             cpus=1 if options.icount else options.cpus, memory_mib=options.memory_mib,
-            icount=options.icount, verbose=options.verbose, append=options.append)
+            disk_rate_mib=options.disk_rate_mib, icount=options.icount,
+            verbose=options.verbose, append=options.append)
         # On a busy machine the guest may fail to measure its clock, and hang.
         for attempt in range(_BOOTS):
             with open(options.get_to or os.devnull, "wb") as files:

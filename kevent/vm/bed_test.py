@@ -93,6 +93,12 @@ class CommandTest(unittest.TestCase):
         for name, number in self.DESCRIPTORS.items():
             self.assertIn(f"socket,id={name},fd={number}", text)
         self.assertNotIn("-icount", words)
+        self.assertNotIn("throttling", text)
+
+    def test_slow_disk(self):
+        words = self.command(disks={"disk": "/x/d.img"}, disk_rate_mib=3)
+        drive = words[words.index("-drive") + 1]
+        self.assertTrue(drive.endswith(",throttling.bps-read=3145728"), drive)
 
     def test_counting(self):
         words = self.command(icount=True, cpus=1)

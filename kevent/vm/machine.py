@@ -31,6 +31,7 @@ class Hardware:
     disks: dict = dataclasses.field(default_factory=dict)  # serial: image
     cpus: int = 2
     memory_mib: int = 2048
+    disk_rate_mib: int | None = None  # that each reads in a second at most
     # One processor whose clock counts instructions: two runs are the same run.
     icount: bool = False
     verbose: bool = False
@@ -77,10 +78,14 @@ def command(hardware, descriptors):
     for number, name in enumerate(PORTS, 1):
         result += ["-chardev", f"socket,id={name},fd={descriptors[name]}", "-device",
                    f"virtserialport,chardev={name},name={name},nr={number}"]
+    limit = ""
+    if hardware.disk_rate_mib:
+        limit = f",throttling.bps-read={hardware.disk_rate_mib << 20}"
     for serial, image in hardware.disks.items():
         if "," in image:
             raise Error(f"{image}: QEMU takes no comma in a path")
-        result += ["-drive", f"file={image},format=raw,if=none,id={serial},cache=unsafe",
+        result += ["-drive", f"file={image},format=raw,if=none,id={serial},cache=unsafe"
+                   + limit,
                    "-device", f"virtio-blk-device,drive={serial},serial={serial}"]
     return result
 

@@ -72,6 +72,8 @@ def parser():
                      help="of the whole run (600; none for a shell)")
     run.add_argument("--disk", type=_positive, default=512, metavar="MIB",
                      help="size of the disk at /disk")
+    run.add_argument("--disk-rate", type=_positive, default=None, metavar="MIB",
+                     help="the most that each disk reads in a second (no limit)")
     run.add_argument("--add", type=_place, action="append", default=[], metavar="SRC:DST",
                      help="puts a file or folder into the guest; below /disk and /dm it"
                           " lies on a disk")
@@ -134,7 +136,8 @@ def run_options(arguments, command, kernel):
         cpus=arguments.smp or 2, memory_mib=arguments.mem,
         timeout=arguments.timeout or (None if command is None else 600),
         icount=arguments.icount, kmemleak=arguments.debug, verbose=arguments.verbose,
-        disks=not arguments.icount, disk_mib=arguments.disk, append=arguments.append)
+        disks=not arguments.icount, disk_mib=arguments.disk,
+        disk_rate_mib=arguments.disk_rate, append=arguments.append)
 
 
 def _write(stream):
