@@ -58,6 +58,40 @@ void BM_PostAndTake(benchmark::State& state, EngineKind engine) {
   state.SetItemsProcessed(state.iterations() * state.range(0));
 }
 
+// `range` operations submitted and their entries taken, with as little as can
+// be for the kernel to do in each: a recv at the end of a stream.
+void BM_SubmitAndReap(benchmark::State& state, EngineKind engine) {
+  auto queue = NewQueue(engine);
+  std::vector<RecvOp> recvs(static_cast<size_t>(state.range(0)));
+  char buffer[64];
+  for (RecvOp& recv : recvs) {
+    int fd[2];
+    Check(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
+    close(fd[1]);
+    recv.fd = fd[0];
+    recv.buffer = buffer;
+    recv.size = sizeof buffer;
+  }
+  for (auto _ : state) {
+    for (RecvOp& recv : recvs) Check(queue->Submit(&recv) == 0);
+    Await(queue.get(), recvs.size());
+  }
+  for (RecvOp& recv : recvs) queue->Close(recv.fd);
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+
+// The same call to the system, as a measure for the above.
+void BM_RecvSystemCall(benchmark::State& state) {
+  int fd[2];
+  Check(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
+  close(fd[1]);
+  char buffer[64];
+  for (auto _ : state) Check(recv(fd[0], buffer, sizeof buffer, 0) == 0);
+  close(fd[0]);
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(BM_RecvSystemCall);
+
 // A pair of connected stream sockets that send 64 bytes from one end to the
 // other and back.
 struct Pair {
@@ -159,6 +193,7 @@ void Register(EngineKind engine) {
     return benchmark::RegisterBenchmark((name + suffix).c_str(), fn, engine);
   };
   add("BM_PostAndTake", BM_PostAndTake)->Arg(1)->Arg(64);
+  add("BM_SubmitAndReap", BM_SubmitAndReap)->Arg(1)->Arg(64);
   add("BM_SocketpairRoundTrip", BM_SocketpairRoundTrip)->Arg(1)->Arg(64);
   add("BM_PollAmongIdle", BM_PollAmongIdle)->Arg(0)->Arg(1000);
   add("BM_AddAndRemove", BM_AddAndRemove);
