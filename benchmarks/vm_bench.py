@@ -9,67 +9,57 @@ server, kernel and client together.
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
 
 from macro import report
 from macro.arguments import count, list_of, parse_size
 from macro.rounds import size_name
+from vm import costs, guest
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TOP = os.path.dirname(HERE)
 SERVERS = ["floor", "module", "uring", "epoll", "nginx-sendfile", "nginx-buffered"]
 # (module - floor) / (nginx - floor), by size of the file.
 AIMS = {1 << 10: 0.35, 100 << 10: 0.5}
 
 
-def guest(kernel, adds, command, timeout):
-    """Runs a command in the guest; yields the lines of its output as they come."""
-    words = [os.path.join(TOP, "kev"), "vm", "--icount", "--kernel", kernel,
-             "--timeout", str(timeout)]
-    for source, place in adds:
-        words += ["--add", f"{source}:{place}"]
-    with subprocess.Popen(words + ["--"] + command, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            yield line.rstrip("\n")
-        errors = process.stderr.read()
-    if process.returncode != 0:
-        sys.exit(f"vm_bench: the guest failed:\n{errors}")
-
-
 def requests(args, results):
     """Measures what a request costs with each server."""
-    built = os.path.join(TOP, "bazel-bin/benchmarks/vm")
-    adds = [(f"{built}/{name}", f"/bench/{name}") for name in ("batch", "floor", "requests")]
-    adds.append((os.path.join(HERE, "vm/http.sh"), "/bench/http.sh"))
-    adds += [(os.path.join(HERE, f"conf/{name}.conf"), f"/bench/conf/{name}.conf")
-             for name in args.servers if name.startswith("nginx-")]
+    adds = (guest.programs("batch", "floor", "requests") + guest.scripts("await.sh", "http.sh")
+            + guest.configurations(args.servers))
     # Without: with one processor whoever is woken may interrupt whoever wakes, and
     # nothing gathers.
     command = [] if args.preempt else ["/bench/batch"]
     command += ["sh", "/bench/http.sh", " ".join(args.servers),
-               " ".join(map(str, args.sizes)), " ".join(map(str, args.connections))]
-    for line in guest(args.kernel, adds, command, args.timeout):
+               " ".join(map(str, args.sizes)), " ".join(map(str, args.connections)),
+               "1000" if args.quick else "4000"]
+    for line in guest.run(args, adds, command):
         match = re.fullmatch(r"(\S+) (\d+) (\d+) (\d+)", line)
         if not match:
             print(line, file=sys.stderr)
             continue
         server, size, connections, cost = match.groups()
-        results.append({"server": server, "file_bytes": int(size),
-                        "connections": int(connections), "instructions": int(cost)})
-        print(f"  {size_name(int(size))} {connections} {server}: {cost}", file=sys.stderr)
+        name, _, engine = server.partition("-")
+        if name not in ("floor", "nginx"):
+            name, engine = "keventd", server
+        results.append({"server": name, "engine": engine, "kernel": args.kernel,
+                        "file_bytes": int(size), "connections": int(connections),
+                        "instructions_per_request": int(cost)})
+        guest.say(f"{size_name(int(size))} {connections} {server}: {cost}")
 
 
-def request_table(results, servers):
+def request_table(results):
     """Yields the lines of the table of requests()."""
-    costs = {}
+    def name(cell):
+        prefix = "nginx-" if cell["server"] == "nginx" else ""
+        return prefix + (cell["engine"] or cell["server"])
+
+    servers = list(dict.fromkeys(map(name, results)))
+    by_cell = {}
     for r in results:
-        costs.setdefault((r["file_bytes"], r["connections"]), {})[r["server"]] = r["instructions"]
+        cell = by_cell.setdefault((r["file_bytes"], r["connections"]), {})
+        cell[name(r)] = r["instructions_per_request"]
     rows = []
-    for (size, connections), cost in sorted(costs.items()):
+    for (size, connections), cost in sorted(by_cell.items()):
         nginx = min((cost[s] for s in cost if s.startswith("nginx-")), default=None)
         row = [size_name(size), str(connections)]
         row += [str(cost.get(server, "-")) for server in servers]
@@ -86,33 +76,43 @@ def request_table(results, servers):
 
 def events(args, results):
     """Measures what an event costs beside idle interests."""
-    built = os.path.join(TOP, "bazel-bin/benchmarks/vm/events")
     command = ["/bench/events"] + [str(n) for n in args.interests]
-    for line in guest(args.kernel, [(built, "/bench/events")], command, args.timeout):
+    for line in guest.run(args, guest.programs("events"), command):
         if line.startswith("{"):
             results.append(json.loads(line))
-            print("  " + line, file=sys.stderr)
+            guest.say(line)
 
 
 def event_table(results):
     """Yields the lines of the table of events(): beyond the layer "none"."""
-    costs = {}
+    by_cell = {}
     for r in results:
-        costs.setdefault((r["interests"], r["active"]), {})[r["layer"]] = \
+        by_cell.setdefault((r["interests"], r["active"]), {})[r["layer"]] = \
             r["instructions_per_event"]
     layers = [layer for layer in dict.fromkeys(r["layer"] for r in results)
               if layer != "none"]
     rows = [[str(interests), str(active)] + [f"{cost[layer] - cost['none']:.0f}"
                                              for layer in layers]
-            for (interests, active), cost in costs.items()]
+            for (interests, active), cost in by_cell.items()]
     yield from report.table(rows, ["interests", "active"] + layers)
+
+
+# What to run: how it measures into a list of results, prints them, and calls that.
+PARTS = {
+    "requests": (requests, request_table, "instructions for each request, of the whole guest"),
+    "events": (events, event_table,
+               "instructions for each event, beyond those without an event layer"),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(
         prog="kev bench vm", description="Counts instructions in the virtual machine.")
-    parser.add_argument("what", nargs="?", choices=["requests", "events", "all"],
-                        default="all")
+    parser.add_argument("what", nargs="?", default=None,
+                        choices=["requests", "events", "costs", "all"],
+                        help="all: all but costs")
+    parser.add_argument("--quick", action="store_true",
+                        help="requests alone, and fewer of them, unless told otherwise")
     parser.add_argument("--kernel", default="6.1", choices=["6.1", "6.12"])
     parser.add_argument("--sizes", default="1K,16K,100K,1M", type=list_of(parse_size))
     parser.add_argument("--connections", default="1,64", type=list_of(count))
@@ -121,24 +121,30 @@ def main():
                         help="requests: let woken processes interrupt each other")
     parser.add_argument("--interests", default="1,64,1000,50000", type=list_of(count))
     parser.add_argument("--timeout", type=int, default=3600, metavar="SECONDS")
+    parser.add_argument("--update", action="store_true",
+                        help="costs: makes what was measured the committed figures")
+    parser.add_argument("--counts", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("--out", metavar="FILE.json")
     args = parser.parse_args()
+    args.what = args.what or ("requests" if args.quick else "all")
     unknown = set(args.servers) - set(SERVERS)
     if unknown:
         parser.error(f"unknown servers: {', '.join(sorted(unknown))}")
-    result = {"kernel": args.kernel, "requests": [], "events": []}
-    if args.what in ("requests", "all"):
-        requests(args, result["requests"])
-        print("instructions for each request, of the whole guest")
-        print("\n".join(request_table(result["requests"], args.servers)))
-    if args.what in ("events", "all"):
-        events(args, result["events"])
-        print("instructions for each event, beyond those without an event layer")
-        print("\n".join(event_table(result["events"])))
+    if args.what == "costs":
+        return costs.costs(args)
+    result = {"kernel": args.kernel}
+    for what, (measure, table, title) in PARTS.items():
+        if args.what != what and args.what != "all":
+            continue
+        results = result["cells" if what == "requests" else what] = []
+        measure(args, results)
+        print(title)
+        print("\n".join(table(results)), flush=True)
     if args.out:
         with open(args.out, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

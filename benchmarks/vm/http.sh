@@ -3,13 +3,18 @@
 #
 # What runs in the guest for ./kev bench vm: prints a line
 #   SERVER BYTES CONNECTIONS INSTRUCTIONS
-# for each server, size of file and number of connections. The folder of this
-# file has requests, floor and conf/.
+# for each server, size of file and number of connections, of at most MOST requests
+# (4000). With "user" the lines are
+#   SERVER BYTES CONNECTIONS user INSTRUCTIONS
+# of what keventd executes in user space for each. The folder of this file has
+# requests, user_cost, floor and conf/.
 #
-#   http.sh "SERVERS" "BYTES ..." "CONNECTIONS ..."
+#   http.sh "SERVERS" "BYTES ..." "CONNECTIONS ..." [MOST [user]]
 set -eu
 here=$(dirname "$0")
-servers=$1 sizes=$2 counts=$3
+# shellcheck source=benchmarks/vm/await.sh disable=SC1091
+. "$here/await.sh"
+servers=$1 sizes=$2 counts=$3 most=${4:-4000} what=${5:-all}
 port=8080
 root=/disk/files
 run=/run/bench
@@ -35,24 +40,29 @@ serve() {
       ;;
   esac
   pid=$!
-  tries=200
-  while ! grep -q ':1F90 00000000:0000 0A' /proc/net/tcp; do
-    tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || exit 1
-    usleep 20000
-  done
+  await listening
 }
 
 for bytes in $sizes; do
   # About as long for each.
   requests=$((400000000 / (bytes + 40000)))
-  [ "$requests" -lt 4000 ] || requests=4000
+  [ "$requests" -lt "$most" ] || requests=$most
   for server in $servers; do
     serve "$server" "$bytes"
     for count in $counts; do
-      echo "$server $bytes $count $("$here/requests" "$port" "/$bytes.bin" "$bytes" "$count" "$requests")"
+      command="$here/requests $port /$bytes.bin $bytes $count $requests"
+      if [ "$what" = user ]; then
+        # requests warms up by a quarter more, and one for each connection.
+        # shellcheck disable=SC2086
+        cost=$("$here/user_cost" "$pid" $command)
+        echo "$server $bytes $count user $((cost / (requests + requests / 4 + count)))"
+      else
+        cost=$($command)
+        echo "$server $bytes $count $cost"
+      fi
     done
     kill "$pid"
     wait "$pid" || true
+    await gone
   done
 done
