@@ -15,7 +15,7 @@ import sys
 from macro import report
 from macro.arguments import count, list_of, parse_size
 from macro.rounds import size_name
-from vm import costs, guest
+from vm import costs, echo, guest
 
 SERVERS = ["floor", "module", "uring", "epoll", "nginx-sendfile", "nginx-buffered"]
 # (module - floor) / (nginx - floor), by size of the file.
@@ -102,6 +102,8 @@ PARTS = {
     "requests": (requests, request_table, "instructions for each request, of the whole guest"),
     "events": (events, event_table,
                "instructions for each event, beyond those without an event layer"),
+    "echo": (echo.measure, echo.table,
+             "instructions for each message of 64 bytes and its echo, of the whole guest"),
 }
 
 
@@ -109,7 +111,7 @@ def main():
     parser = argparse.ArgumentParser(
         prog="kev bench vm", description="Counts instructions in the virtual machine.")
     parser.add_argument("what", nargs="?", default=None,
-                        choices=["requests", "events", "costs", "all"],
+                        choices=["requests", "events", "echo", "costs", "all"],
                         help="all: all but costs")
     parser.add_argument("--quick", action="store_true",
                         help="requests alone, and fewer of them, unless told otherwise")

@@ -211,3 +211,24 @@ def system_libraries():
         build = _library("crypto", ["crypto"]) +
                 _library("ssl", ["ssl"], [":crypto"]),
     )
+
+    # Only benchmarks that are tagged manual use these: who does not run them needs
+    # none of the packages.
+    _system_repository(
+        name = "asio",
+        header = "asio/io_context.hpp",
+        package = "libasio-dev",
+        build = _library("asio", ["pthread"]),
+    )
+    _system_repository(
+        name = "libuv",
+        header = "uv.h",
+        package = "libuv1-dev",
+        build = _library("uv", ["uv"]),
+    )
+    _system_repository(
+        name = "libevent",
+        header = "event2/event.h",
+        package = "libevent-dev",
+        build = _library("event_core", ["event_core"]),
+    )
