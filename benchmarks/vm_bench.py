@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--servers", default=",".join(SERVERS), type=list_of(str))
     parser.add_argument("--preempt", action="store_true",
                         help="requests: let woken processes interrupt each other")
-    parser.add_argument("--interests", default="1,64,1000,50000", type=list_of(count))
+    parser.add_argument("--interests", default="1,64,1000,10000,100000", type=list_of(count))
     parser.add_argument("--timeout", type=int, default=3600, metavar="SECONDS")
     parser.add_argument("--update", action="store_true",
                         help="costs: makes what was measured the committed figures")

@@ -3,12 +3,15 @@
 // What an event costs with many idle interests beside it: epoll and kevent.ko
 // in the same kernel. Run it in the guest with deterministic instruction counts
 // (./kev bench vm): there the clock advances by one nanosecond for each
-// instruction, and so it prints instructions.
+// instruction, and so it prints instructions; elsewhere nanoseconds.
 //
-// N Unix stream sockets are watched. In each round a byte is written to the
-// peers of some of them, chosen by a fixed sequence; then the events are waited
-// for, and the bytes read. "none" does the same without an event layer, told by
-// the sequence itself; what the others cost beyond it is the cost of an event.
+//   events [--tcp] [--events=EVENTS] N...
+//
+// N stream sockets are watched, Unix or TCP ones. In each round a byte is
+// written to the peers of some of them, chosen by a fixed sequence; then the
+// events are waited for, and the bytes read. "none" does the same without an
+// event layer, told by the sequence itself; what the others cost beyond it is
+// the cost of an event.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,43 +26,45 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <functional>
-#include <string>
+#include <string_view>
 #include <vector>
 
+#include "benchmarks/vm/common.h"
 #include "kevent/uapi/kevent.h"
 
+namespace kevent::bench {
 namespace {
 
 constexpr uint32_t kRing = 256;
-
-[[noreturn]] void Die(const char* what) {
-  fprintf(stderr, "events: %s: %s\n", what, strerror(errno));
-  exit(1);
-}
-
-int64_t Now() {
-  timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
-  return int64_t{ts.tv_sec} * 1'000'000'000 + ts.tv_nsec;
-}
+constexpr uint16_t kPort = 8081;
 
 struct Pairs {
-  explicit Pairs(size_t count) : ours(count), peers(count) {
+  Pairs(size_t count, bool with_tcp)
+      : tcp(with_tcp), ours(count), peers(count) {
+    const int listener = tcp ? Listen(kPort, 0) : -1;
     for (size_t i = 0; i < count; ++i) {
       int fds[2];
-      if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) < 0) {
+      if (tcp) {
+        fds[1] = Connect(kPort);
+        fds[0] = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
+        if (fds[0] < 0) Die("accept4");
+        // A byte must not wait for the answer to the one before.
+        NoDelay(fds[1]);
+      } else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) < 0) {
         Die("socketpair");
       }
       ours[i] = fds[0];
       peers[i] = fds[1];
     }
+    if (tcp) close(listener);
   }
   ~Pairs() {
     for (int fd : ours) close(fd);
     for (int fd : peers) close(fd);
   }
+  const bool tcp;
   std::vector<int> ours, peers;
 };
 
@@ -139,13 +144,17 @@ class Kevent final : public Layer {
       changes[i].events = KEVENT_IN;
       changes[i].user_data = static_cast<uint64_t>(pairs.ours[i]);
     }
-    kevent_control control = {};
-    control.size = sizeof control;
-    control.count = static_cast<uint32_t>(changes.size());
-    control.changes = reinterpret_cast<uintptr_t>(changes.data());
-    if (ioctl(queue_, KEVENT_CONTROL, &control) !=
-        static_cast<int>(changes.size())) {
-      Die("KEVENT_CONTROL");
+    for (size_t done = 0; done < changes.size();) {
+      kevent_control control = {};
+      control.size = sizeof control;
+      control.count = static_cast<uint32_t>(
+          std::min<size_t>(changes.size() - done, KEVENT_MAX_CHANGES));
+      control.changes = reinterpret_cast<uintptr_t>(&changes[done]);
+      if (ioctl(queue_, KEVENT_CONTROL, &control) !=
+          static_cast<int>(control.count)) {
+        Die("KEVENT_CONTROL");
+      }
+      done += control.count;
     }
     for (const kevent_sqe& change : changes) {
       if (change.result != 0) Die("KEVENT_OP_ADD");
@@ -195,12 +204,12 @@ class Kevent final : public Layer {
   kevent_entry copies_[kRing];
 };
 
-void Measure(const char* name, const Pairs& pairs, std::vector<size_t>* active,
-             Layer* layer) {
+void Measure(const char* name, const Pairs& pairs, size_t wanted,
+             std::vector<size_t>* active, Layer* layer) {
   // What the layer before has left to be freed later is none of this one's.
   const timespec pause = {0, 500'000'000};
   nanosleep(&pause, nullptr);
-  const size_t rounds = 20'000 / active->size() / 10;
+  const size_t rounds = wanted / active->size();
   uint64_t random = 1;
   int64_t spent = 0;
   size_t events = 0;
@@ -225,37 +234,51 @@ void Measure(const char* name, const Pairs& pairs, std::vector<size_t>* active,
     }
   }
   printf(
-      "{\"layer\": \"%s\", \"interests\": %zu, \"active\": %zu, "
+      "{\"sockets\": \"%s\", \"layer\": \"%s\", \"interests\": %zu, "
+      "\"active\": %zu, "
       "\"instructions_per_event\": %.1f}\n",
-      name, pairs.ours.size(), active->size(),
+      pairs.tcp ? "tcp" : "unix", name, pairs.ours.size(), active->size(),
       static_cast<double>(spent) / static_cast<double>(events));
   fflush(stdout);
 }
 
+void MeasureAll(size_t count, bool tcp, size_t wanted) {
+  Pairs pairs(count, tcp);
+  for (size_t at_once : {size_t{1}, size_t{64}}) {
+    if (at_once > count) continue;
+    std::vector<size_t> active(at_once);
+    auto run = [&](const char* name, Layer&& layer) {
+      Measure(name, pairs, wanted, &active, &layer);
+    };
+    run("none", NoLayer(pairs, active));
+    run("epoll level", Epoll(pairs, false));
+    run("epoll edge", Epoll(pairs, true));
+    run("kevent level", Kevent(pairs, false, false));
+    run("kevent edge", Kevent(pairs, true, false));
+    run("kevent level, ring", Kevent(pairs, false, true));
+    run("kevent edge, ring", Kevent(pairs, true, true));
+  }
+}
+
 }  // namespace
+}  // namespace kevent::bench
 
 int main(int argc, char** argv) {
   rlimit limit = {1 << 18, 1 << 18};
-  if (setrlimit(RLIMIT_NOFILE, &limit) < 0) Die("setrlimit");
+  if (setrlimit(RLIMIT_NOFILE, &limit) < 0) kevent::bench::Die("setrlimit");
   std::vector<size_t> counts;
-  for (int i = 1; i < argc; ++i)
-    counts.push_back(strtoul(argv[i], nullptr, 10));
-  if (counts.empty()) counts = {1, 64, 1000, 50'000};
-  for (size_t count : counts) {
-    Pairs pairs(count);
-    for (size_t at_once : {size_t{1}, size_t{64}}) {
-      if (at_once > count) continue;
-      std::vector<size_t> active(at_once);
-      auto run = [&](const char* name, Layer&& layer) {
-        Measure(name, pairs, &active, &layer);
-      };
-      run("none", NoLayer(pairs, active));
-      run("epoll level", Epoll(pairs, false));
-      run("epoll edge", Epoll(pairs, true));
-      run("kevent level", Kevent(pairs, false, false));
-      run("kevent edge", Kevent(pairs, true, false));
-      run("kevent level, ring", Kevent(pairs, false, true));
-      run("kevent edge, ring", Kevent(pairs, true, true));
+  bool tcp = false;
+  size_t wanted = 2000;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--tcp") {
+      tcp = true;
+    } else if (argument.starts_with("--events=")) {
+      wanted = strtoul(argv[i] + 9, nullptr, 10);
+    } else {
+      counts.push_back(strtoul(argv[i], nullptr, 10));
     }
   }
+  if (counts.empty()) counts = {1, 64, 1000, 100'000};
+  for (size_t count : counts) kevent::bench::MeasureAll(count, tcp, wanted);
 }
