@@ -15,7 +15,7 @@ import sys
 from macro import report
 from macro.arguments import count, list_of, parse_size
 from macro.rounds import size_name
-from vm import costs, echo, guest
+from vm import cold, costs, echo, guest
 
 SERVERS = ["floor", "module", "uring", "epoll", "nginx-sendfile", "nginx-buffered"]
 # (module - floor) / (nginx - floor), by size of the file.
@@ -104,6 +104,8 @@ PARTS = {
                "instructions for each event, beyond those without an event layer"),
     "echo": (echo.measure, echo.table,
              "instructions for each message of 64 bytes and its echo, of the whole guest"),
+    "cold": (cold.measure, cold.table,
+             "the longest wait of a hot request: of each round, median and maximum"),
 }
 
 
@@ -111,8 +113,8 @@ def main():
     parser = argparse.ArgumentParser(
         prog="kev bench vm", description="Counts instructions in the virtual machine.")
     parser.add_argument("what", nargs="?", default=None,
-                        choices=["requests", "events", "echo", "costs", "all"],
-                        help="all: all but costs")
+                        choices=["requests", "events", "echo", "cold", "costs", "all"],
+                        help="all: all but cold and costs")
     parser.add_argument("--quick", action="store_true",
                         help="requests alone, and fewer of them, unless told otherwise")
     parser.add_argument("--kernel", default="6.1", choices=["6.1", "6.12"])
@@ -123,6 +125,7 @@ def main():
                         help="requests: let woken processes interrupt each other")
     parser.add_argument("--interests", default="1,64,1000,10000,100000", type=list_of(count))
     parser.add_argument("--timeout", type=int, default=3600, metavar="SECONDS")
+    parser.add_argument("--rounds", default=5, type=count, help="cold")
     parser.add_argument("--update", action="store_true",
                         help="costs: makes what was measured the committed figures")
     parser.add_argument("--counts", metavar="FILE", help=argparse.SUPPRESS)
@@ -136,7 +139,7 @@ def main():
         return costs.costs(args)
     result = {"kernel": args.kernel}
     for what, (measure, table, title) in PARTS.items():
-        if args.what != what and args.what != "all":
+        if args.what != what and (args.what != "all" or what == "cold"):
             continue
         results = result["cells" if what == "requests" else what] = []
         measure(args, results)
