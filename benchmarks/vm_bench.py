@@ -15,7 +15,7 @@ import sys
 from macro import report
 from macro.arguments import count, list_of, parse_size
 from macro.rounds import size_name
-from vm import cold, costs, echo, guest
+from vm import cold, costs, echo, figures2006, guest
 
 SERVERS = ["floor", "module", "uring", "epoll", "nginx-sendfile", "nginx-buffered"]
 # (module - floor) / (nginx - floor), by size of the file.
@@ -104,6 +104,8 @@ PARTS = {
                "instructions for each event, beyond those without an event layer"),
     "echo": (echo.measure, echo.table,
              "instructions for each message of 64 bytes and its echo, of the whole guest"),
+    "2006": (figures2006.measure, figures2006.table,
+             "the benchmarks of 2006: how many times faster"),
     "cold": (cold.measure, cold.table,
              "the longest wait of a hot request: of each round, median and maximum"),
 }
@@ -113,7 +115,7 @@ def main():
     parser = argparse.ArgumentParser(
         prog="kev bench vm", description="Counts instructions in the virtual machine.")
     parser.add_argument("what", nargs="?", default=None,
-                        choices=["requests", "events", "echo", "cold", "costs", "all"],
+                        choices=["requests", "events", "echo", "2006", "cold", "costs", "all"],
                         help="all: all but cold and costs")
     parser.add_argument("--quick", action="store_true",
                         help="requests alone, and fewer of them, unless told otherwise")
