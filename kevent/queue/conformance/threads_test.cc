@@ -19,11 +19,17 @@ namespace {
 constexpr size_t kPosts = kThreadSanitizer ? 2000 : 10'000;
 
 // The suite's own threads wait for each other without the queue.
-void Await(const std::atomic<int>& value, int at_least) {
-  for (const int64_t end = NowNs() + PatienceNs(); value.load() < at_least;) {
-    if (NowNs() > end) return;
+template <typename F>
+bool Until(F done) {
+  for (const int64_t end = NowNs() + PatienceNs(); !done();) {
+    if (NowNs() > end) return false;
     std::this_thread::yield();
   }
+  return true;
+}
+
+void Await(const std::atomic<int>& value, int at_least) {
+  Until([&] { return value.load() >= at_least; });
 }
 
 Wait Patiently(size_t min = 1) {
@@ -510,10 +516,7 @@ TEST_P(ThreadsTest, TheOneThatWaitsGoesOnWithWhatAnotherHasBegun) {
     }
   });
   Ender ender(&stop, &queue(), &waiter);
-  for (const int64_t end = NowNs() + PatienceNs();
-       queue().stats().sleeps == 0 && NowNs() < end;) {
-    std::this_thread::yield();
-  }
+  EXPECT_TRUE(Until([&] { return queue().stats().sleeps >= 1; }));
   ASSERT_EQ(0, queue().Submit(op));
   size_t got = 0;
   std::string buffer(1 << 20, '\0');
@@ -525,10 +528,7 @@ TEST_P(ThreadsTest, TheOneThatWaitsGoesOnWithWhatAnotherHasBegun) {
     got += static_cast<size_t>(n);
   }
   EXPECT_EQ(got, kSize);
-  for (const int64_t end = NowNs() + PatienceNs();
-       result.load() == kNoResult && NowNs() < end;) {
-    std::this_thread::yield();
-  }
+  EXPECT_TRUE(Until([&] { return result.load() != kNoResult; }));
   EXPECT_EQ(result.load(), static_cast<int64_t>(kSize));
 }
 
@@ -546,14 +546,7 @@ TEST_P(ThreadsTest, AWaiterThatASignalEndsLeavesItsPlace) {
     EXPECT_EQ(-EINTR, queue().Enter({&e, 1}, wait));
     left.store(true);
   });
-  const auto until = [&](auto done) {
-    for (const int64_t end = NowNs() + PatienceNs();
-         !done() && NowNs() < end;) {
-      std::this_thread::yield();
-    }
-    return done();
-  };
-  EXPECT_TRUE(until([&] { return queue().stats().sleeps >= 1; }));
+  EXPECT_TRUE(Until([&] { return queue().stats().sleeps >= 1; }));
   std::thread second([&] {
     while (!stop.load()) {
       Entry e;
@@ -562,14 +555,14 @@ TEST_P(ThreadsTest, AWaiterThatASignalEndsLeavesItsPlace) {
     }
   });
   Ender ender(&stop, &queue(), &second);
-  EXPECT_TRUE(until([&] { return queue().stats().enters >= 2; }));
-  EXPECT_TRUE(until([&] {
+  EXPECT_TRUE(Until([&] { return queue().stats().enters >= 2; }));
+  EXPECT_TRUE(Until([&] {
     if (!left.load()) pthread_kill(first.native_handle(), SIGUSR2);
     return left.load();
   }));
   first.join();
   Raise(event);
-  EXPECT_TRUE(until([&] { return found.load(); }));
+  EXPECT_TRUE(Until([&] { return found.load(); }));
   sigaction(SIGUSR2, &before, nullptr);
 }
 

@@ -177,6 +177,23 @@ std::string TempFolder() {
   return folder && *folder ? folder : testing::TempDir();
 }
 
+void SendDescriptor(int socket, int fd) {
+  char byte = 'x';
+  iovec vector = {&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  ASSERT_EQ(1, sendmsg(socket, &message, 0)) << strerror(errno);
+}
+
 // ---- Child ----
 
 Child::Child(const std::function<void()>& run) {

@@ -54,6 +54,9 @@ bool AtEnd(int fd);
 
 std::string TempFolder();
 
+void SendDescriptor(int socket, int fd);
+// By SCM_RIGHTS, with one byte.
+
 class Child {
  public:
   explicit Child(const std::function<void()>& run);

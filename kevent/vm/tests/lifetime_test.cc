@@ -33,23 +33,6 @@ namespace {
 #define TCP_ULP 31
 #endif
 
-void PassDescriptor(int socket, int fd) {
-  char byte = 'd';
-  iovec vector = {&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
-  msghdr message = {};
-  message.msg_iov = &vector;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fd);
-  memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  ASSERT_EQ(1, sendmsg(socket, &message, 0)) << strerror(errno);
-}
-
 Fd TakeDescriptor(int socket) {
   char byte;
   iovec vector = {&byte, 1};
@@ -689,8 +672,8 @@ TEST_F(LifetimeTest, AQueueInItsOwnSocket) {
     kevent_sqe add = AddPoll(witness.ours.get(), KEVENT_IN);
     ASSERT_EQ(0, own.Make(&add));
     witness.ours.Reset();
-    PassDescriptor(pair.peer.get(), own.fd());
-    PassDescriptor(pair.ours.get(), own.fd());
+    SendDescriptor(pair.peer.get(), own.fd());
+    SendDescriptor(pair.ours.get(), own.fd());
     own.Close();
     EXPECT_EQ(0, PollNow(witness.peer.get(), POLLERR));
     pair.ours.Reset();
@@ -716,7 +699,7 @@ TEST_F(LifetimeTest, AQueueSentToAnotherProcess) {
     CHILD_CHECK(ioctl(fd.get(), KEVENT_ENTER, &enter) == -1);
     CHILD_CHECK(errno == EXDEV);
   });
-  PassDescriptor(pair.ours.get(), queue().fd());
+  SendDescriptor(pair.ours.get(), queue().fd());
   EXPECT_CHILD_OK(child);
   EXPECT_EQ(0, queue().Ready(user));
   Expect(user, 0);
@@ -741,7 +724,7 @@ TEST_F(LifetimeTest, TheOwnerDiesAndItsQueueLivesOn) {
           AddSocket(tcp.ours.get(), KEVENT_IN), AddTimer(kMs, kMs), AddUser()};
       CHILD_CHECK(own.Control(adds) == 5);
       for (const kevent_sqe& add : adds) CHILD_CHECK(add.result == 0);
-      PassDescriptor(pair.peer.get(), own.fd());
+      SendDescriptor(pair.peer.get(), own.fd());
       if ((seed + static_cast<uint64_t>(round)) % 2) kill(getpid(), SIGKILL);
       own.Forget();
     });
@@ -775,7 +758,7 @@ TEST_F(LifetimeTest, ASignalfdOfAThreadThatExecs) {
     CHILD_CHECK(own.Make(&add) == 0);
     add = AddSignal(SIGUSR1);
     CHILD_CHECK(own.Make(&add) == 0);
-    PassDescriptor(pair.peer.get(), own.fd());
+    SendDescriptor(pair.peer.get(), own.fd());
     execl("/proc/self/exe", "lifetime_test", "exec-child", nullptr);
     CHILD_CHECK(false);
   });

@@ -5,7 +5,6 @@
 // What tests of operations share.
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -126,12 +125,6 @@ class NaioTest : public QueueTest {
     return entry.result;
   }
 };
-
-// Where files lie on a disk.
-inline std::string DiskFolder() {
-  const char* folder = getenv("TEST_TMPDIR");
-  return folder ? folder : "/tmp";
-}
 
 }  // namespace kevent::raw
 

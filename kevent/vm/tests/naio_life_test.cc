@@ -47,7 +47,7 @@ TEST_F(NaioTest, PendingOperationsCostNoThread) {
   limit.rlim_cur = limit.rlim_max =
       std::max<rlim_t>(limit.rlim_max, 2 * (kRecvs + kFiles) + 1000);
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) GTEST_SKIP() << "descriptors";
-  TestFile file(DiskFolder(), Content(4 << 20));
+  TestFile file(TempFolder(), Content(4 << 20));
   const int before = Threads();
   std::vector<Pair> pairs;
   std::vector<char> buffers(kRecvs);
@@ -72,7 +72,7 @@ TEST_F(NaioTest, PendingOperationsCostNoThread) {
 }
 
 TEST_F(NaioTest, KilledWithSendfilesUnderWay) {
-  TestFile file(DiskFolder(), Content(8 << 20));
+  TestFile file(TempFolder(), Content(8 << 20));
   file.MakeCold();
   std::vector<Pair> pairs;
   for (int i = 0; i < 1000; ++i) {
@@ -142,21 +142,7 @@ TEST_F(NaioTest, AUnixSocketThatCarriesTheQueueIsNotHeld) {
   char buffer[8];
   ASSERT_TRUE(own.Put(Recv(pair.peer.get(), buffer, 8, 1)));
   ASSERT_GE(own.Submit(1), 0);
-  char byte = 'q';
-  iovec iov = {&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &iov;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int fd = own.fd();
-  memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  ASSERT_EQ(1, sendmsg(pair.ours.get(), &message, 0));
+  SendDescriptor(pair.ours.get(), own.fd());
   // The bed notices if the module cannot be unloaded after this.
 }
 
@@ -290,7 +276,7 @@ TEST_F(NaioTest, AUnixListenerTellsWhoHasConnected) {
   ASSERT_EQ(0, bind(listener.get(), reinterpret_cast<sockaddr*>(&address),
                     sizeof address));
   ASSERT_EQ(0, listen(listener.get(), 1));
-  TestFile file(DiskFolder(), Content(1 << 20));
+  TestFile file(TempFolder(), Content(1 << 20));
   file.MakeCold();
   Fd ours(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   Submit(Sendfile(ours.get(), file.fd(), 0, 4096, nullptr, 1));
@@ -353,7 +339,7 @@ TEST_F(NaioTest, AFileShorterThanItsSizeSays) {
 
 TEST_F(NaioTest, AFileOpenedForDirectReads) {
   const std::string content = Content(100'001);
-  TestFile file(DiskFolder(), content);
+  TestFile file(TempFolder(), content);
   const std::string path = "/proc/self/fd/" + std::to_string(file.fd());
   Fd direct(open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
   if (!direct) GTEST_SKIP() << "no direct reads here";

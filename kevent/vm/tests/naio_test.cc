@@ -445,8 +445,7 @@ class SendfileTest : public NaioTest,
  protected:
   std::string Folder() const {
     if (std::string_view(GetParam()) == "memory") return "/dev/shm";
-    const char* folder = getenv("TEST_TMPDIR");
-    return folder ? folder : "/tmp";
+    return TempFolder();
   }
   void SetUp() override {
     NaioTest::SetUp();
