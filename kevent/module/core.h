@@ -181,10 +181,13 @@ struct kevent_user {
 
 	/* Operations; u->mutex. */
 	fl_owner_t files;		/* the opener's table; only compared */
-	struct list_head *lanes;	/* kevent_op.lane, oldest first */
+	/* kevent_op.lane, oldest first; one more of those without a socket */
+	struct list_head *lanes;
 	unsigned int ops;		/* without those on `done` */
 	struct list_head spare;		/* kevent_op.run, to be used again */
 	unsigned int spares;
+	bool fresh;			/* the turn of some on `runnable` has come */
+	unsigned int let_go;		/* files that nobody holds any more */
 	struct list_head starved;	/* kevent_op.run: no buffer in the pool */
 	struct list_head owners;	/* for threads of the submitter */
 	struct kevent_pool *pools[KEVENT_MAX_POOLS];
@@ -265,6 +268,14 @@ int kevent_copy_struct(void *to, size_t size, size_t least,
 		       const void __user *from, u32 *given);
 
 /* op.c */
+
+/* Linked operations on their way out of the submission ring. */
+struct kevent_chain {
+	struct kevent_op *first; /* held back until all are there */
+	struct kevent_op *last;	/* the next element is linked to it; or NULL */
+	bool cut;		/* one was not taken, and the next ones are not */
+};
+
 struct kevent_op {
 	struct kevent_user *user;
 	struct list_head lane;	/* user->lanes */
@@ -286,8 +297,11 @@ struct kevent_op {
 	u32 wanted;		/* mask of its direction */
 	fl_owner_t files;	/* of its submitter */
 	const struct cred *cred; /* held, the same's */
-	struct inode *inode;	/* held, of the socket */
+	struct inode *inode;	/* held, of the socket; NULL: it has none */
 	struct file *file;	/* held, of the socket; NULL for Unix sockets */
+	struct kevent_op *link;	/* waits for its full success; or NULL */
+	struct kevent_op *before; /* whose `link` it is */
+	int error;		/* what it ends with when its turn comes; or 0 */
 	struct kevent_hook hook;
 	struct kevent_pool *pool;
 
@@ -317,7 +331,10 @@ static inline bool kevent_is_operation(u8 opcode)
 }
 
 struct kevent_op *kevent_op_alloc(struct kevent_user *u);
-void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s);
+void kevent_op_submit(struct kevent_op *op, const struct kevent_sqe *s,
+		      struct kevent_chain *chain);
+void kevent_chain_begin(struct kevent_chain *chain);
+void kevent_chain_cut(struct kevent_chain *chain, const struct kevent_sqe *s);
 int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s);
 bool kevent_ops_wait(const struct kevent_user *u);
 void kevent_ops_run(struct kevent_user *u);

@@ -2,6 +2,7 @@
 /* KEVENT_CONTROL and KEVENT_ENTER: changes in, waiting, entries out. */
 #include <linux/hrtimer.h>
 #include <linux/sched/signal.h>
+#include <linux/task_work.h>
 #include <linux/uaccess.h>
 
 #include "core.h"
@@ -97,6 +98,7 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 {
 	/* Pairs with the user's release, after he has filled the elements. */
 	const u32 tail = smp_load_acquire(&u->ring->sq_tail);
+	struct kevent_chain chain = {};
 
 	if (tail - u->sq_head > u->sq_entries)
 		return -EINVAL;
@@ -114,7 +116,7 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 		for (i = 0; i < ARRAY_SIZE(s.words); i++)
 			s.words[i] = READ_ONCE(from[i]);
 		/* An operation keeps room for its entry in its own object. */
-		if (kevent_is_operation(s.sqe.opcode))
+		if (kevent_is_operation(s.sqe.opcode) && !chain.cut)
 			op = kevent_op_alloc(u);
 		if (!op && !kevent_reserve(u))
 			break;
@@ -123,7 +125,7 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 		smp_store_release(&u->ring->sq_head, u->sq_head);
 		++*submitted;
 		if (op) {
-			kevent_op_begin(op, &s.sqe);
+			kevent_op_submit(op, &s.sqe, &chain);
 			cond_resched();
 			/* The mutex was dropped perhaps. */
 			if ((s32)(tail - u->sq_head) < 0)
@@ -131,7 +133,9 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 			continue;
 		}
 		if (kevent_is_operation(s.sqe.opcode))
-			s.sqe.result = -EAGAIN;
+			s.sqe.result = chain.cut ? -ECANCELED : -EAGAIN;
+		else if (chain.cut || chain.last)
+			s.sqe.result = -EINVAL;
 		else if (s.sqe.opcode == KEVENT_OP_CANCEL)
 			s.sqe.result = kevent_op_cancel(u, &s.sqe);
 		else if (s.sqe.result)
@@ -142,8 +146,12 @@ static int kevent_submit(struct kevent_user *u, u32 count, u32 *submitted)
 			kevent_complete(u, NULL);
 		else
 			kevent_complete(u, &s.sqe);
+		kevent_chain_cut(&chain, &s.sqe);
 		cond_resched();
+		if ((s32)(tail - u->sq_head) < 0)
+			break;
 	}
+	kevent_chain_begin(&chain);
 	return 0;
 }
 
@@ -474,17 +482,35 @@ static bool kevent_enter_valid(const struct kevent_user *u,
 	return e->entries || !e->max;
 }
 
-/* What must be done before waiting makes sense. Context: process, no locks. */
-static int kevent_prepare(struct kevent_user *u, unsigned int *news)
+/*
+ * Has this thread let go of a file for the last time, say by KEVENT_OP_CLOSE? What
+ * that brings about, a FIN to a peer, the kernel does when the thread returns to
+ * its program: it must not sleep before. Context: process, u->mutex held.
+ */
+static bool kevent_owes_work(const struct kevent_user *u, unsigned int let_go)
 {
+	/* The kernel has other such work, which may wait. */
+	return u->let_go != let_go && task_work_pending(current);
+}
+
+/*
+ * What must be done before waiting makes sense; `*owes`: then this thread must not
+ * wait. Context: process, no locks.
+ */
+static int kevent_prepare(struct kevent_user *u, unsigned int *news, bool *owes)
+{
+	unsigned int let_go;
+
 	*news = READ_ONCE(u->news);
 	if (!kevent_something_waits(u) && list_empty(&u->reap) &&
 	    list_empty(&u->signals) && list_empty(&u->starved))
 		return 0;
 	if (mutex_lock_interruptible(&u->mutex))
 		return -EINTR;
+	let_go = u->let_go;
 	kevent_test_all(u);
 	kevent_ops_run(u);
+	*owes |= kevent_owes_work(u, let_go);
 	/* Signals of this thread are nobody else's business. */
 	*news = READ_ONCE(u->news);
 	kevent_collect_signals(u);
@@ -526,6 +552,7 @@ static noinline int kevent_await(struct kevent_user *u,
 				 unsigned int news, bool *late)
 {
 	struct kevent_deadline timeout, min_wait;
+	bool owes = false;
 	int r;
 
 	kevent_deadline_begin(&timeout, e->timeout_ns, e->clock);
@@ -534,16 +561,20 @@ static noinline int kevent_await(struct kevent_user *u,
 		r = kevent_sleep(u, min, news, &timeout, &min_wait);
 		if (r)
 			break;
-		r = kevent_prepare(u, &news);
-		*late = kevent_deadline_passed(&timeout);
+		r = kevent_prepare(u, &news, &owes);
+		*late = kevent_deadline_passed(&timeout) || owes;
 	} while (!r && !*late && kevent_available(u) < *min);
 	kevent_deadline_end(&timeout);
 	kevent_deadline_end(&min_wait);
 	return r;
 }
 
-/* Waits and copies. Context: process, no locks. */
-static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
+/*
+ * Waits and copies. `owes`: something was left undone that must not wait.
+ * Context: process, no locks.
+ */
+static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e,
+				bool owes)
 {
 	struct kevent_entry __user *to = u64_to_user_ptr(e->entries);
 	u32 min = to ? min(e->min, e->max) : e->min;
@@ -554,14 +585,16 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e)
 	for (;;) {
 		bool dropped = false;
 
-		r = kevent_prepare(u, &news);
+		r = kevent_prepare(u, &news, &owes);
 		if (r)
 			break;
 		if (kevent_unread(u) > u->cq_entries) {
 			r = -EINVAL;
 			break;
 		}
-		if (kevent_available(u) < min) {
+		if (kevent_available(u) < min && owes) {
+			late = true;
+		} else if (kevent_available(u) < min) {
 			if (!absolute)
 				kevent_make_absolute(e);
 			absolute = true;
@@ -616,7 +649,7 @@ long kevent_enter_call(struct kevent_user *u, void __user *argument)
 	struct kevent_enter e;
 	sigset_t mask, saved;
 	u32 submitted = 0, changed = 0, given;
-	bool masked = false;
+	bool masked = false, owes = false;
 	long r;
 	int error = 0;
 
@@ -630,9 +663,13 @@ long kevent_enter_call(struct kevent_user *u, void __user *argument)
 	    copy_from_user(&mask, u64_to_user_ptr(e.sigmask), sizeof(mask)))
 		return -EFAULT;
 	if (e.to_submit) {
+		unsigned int let_go;
+
 		if (mutex_lock_interruptible(&u->mutex))
 			return -EINTR;
+		let_go = u->let_go;
 		error = kevent_submit(u, e.to_submit, &submitted);
+		owes = kevent_owes_work(u, let_go);
 		mutex_unlock(&u->mutex);
 	}
 	if (!error && e.nr_changes)
@@ -640,16 +677,20 @@ long kevent_enter_call(struct kevent_user *u, void __user *argument)
 	if ((e.to_submit || e.nr_changes) &&
 	    (put_user(submitted, &to->submitted) ||
 	     put_user(changed, &to->changed)))
-		return -EFAULT;
-	if (error)
+		error = -EFAULT;
+	if (error) {
+		/* What has been submitted goes on without this call. */
+		if (!list_empty(&u->runnable))
+			queue_delayed_work(kevent_workqueue, &u->run_work, 0);
 		return error;
+	}
 	if (e.sigmask) {
 		sigdelsetmask(&mask, sigmask(SIGKILL) | sigmask(SIGSTOP));
 		saved = current->blocked;
 		sigprocmask(SIG_SETMASK, &mask, NULL);
 		masked = true;
 	}
-	r = kevent_wait_and_copy(u, &e);
+	r = kevent_wait_and_copy(u, &e, owes);
 	if (masked) {
 		if (r == -EINTR) {
 			/* The handler runs under `mask`, then `saved` is back. */

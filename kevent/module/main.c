@@ -216,7 +216,8 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 	if (r)
 		goto out;
 	ring = kevent_alloc_ring(bytes >> PAGE_SHIFT);
-	lanes = kvmalloc_array(KEVENT_LANES, sizeof(*lanes), GFP_KERNEL_ACCOUNT);
+	lanes = kvmalloc_array(KEVENT_LANES + 1, sizeof(*lanes),
+			       GFP_KERNEL_ACCOUNT);
 	if (!ring || !lanes) {
 		r = -ENOMEM;
 		goto unaccount;
@@ -225,7 +226,7 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 		r = -EFAULT;
 		goto unaccount;
 	}
-	for (i = 0; i < KEVENT_LANES; i++)
+	for (i = 0; i <= KEVENT_LANES; i++)
 		INIT_LIST_HEAD(&lanes[i]);
 	u->lanes = lanes;
 	ring->cq_entries = setup.cq_entries;

@@ -34,7 +34,8 @@
 
 /* kevent_op.state */
 enum {
-	KEVENT_OP_QUEUED,	/* behind another one */
+	KEVENT_OP_QUEUED,	/* behind another one of its socket */
+	KEVENT_OP_BLOCKED,	/* linked to one that has not ended */
 	KEVENT_OP_RUNNING,
 	KEVENT_OP_PARKED,	/* waits for its socket, or a read */
 	KEVENT_OP_WAITING,	/* on one of the lists of its user */
@@ -194,17 +195,37 @@ static s64 kevent_op_leave(struct kevent_op *op, struct list_head *list)
 	return KEVENT_WAITS;
 }
 
-/* It has had its turn, or has it now. Context: the same. */
+/* It has had its turn. Context: the same. */
 s64 kevent_op_yield(struct kevent_op *op)
 {
 	return kevent_op_put(op, &op->user->runnable, false);
 }
 
+/* Its turn has come: whoever runs operations now runs it, too. Context: the same. */
+static void kevent_op_take_turn(struct kevent_op *op)
+{
+	kevent_op_yield(op);
+	op->user->fresh = true;
+}
+
 /* ---- Ending ---- */
 
 /*
- * Lets go of everything but the object. After it no callback runs.
+ * If nobody else holds the file it ends when this thread returns to its program:
+ * whoever is about to sleep in KEVENT_ENTER looks at let_go.
  * Context: process, user->mutex held.
+ */
+static void kevent_op_fput(struct kevent_user *u, struct file *file)
+{
+	/* Without a descriptor nobody can take hold of it. */
+	if (file_count(file) == 1)
+		u->let_go++;
+	fput(file);
+}
+
+/*
+ * Lets go of everything but the object. After it no callback runs, and no link
+ * leads to it. Context: process, user->mutex held.
  */
 static void kevent_op_release(struct kevent_op *op)
 {
@@ -218,12 +239,16 @@ static void kevent_op_release(struct kevent_op *op)
 	op->state = KEVENT_OP_ENDED;
 	list_del_init(&op->run);
 	spin_unlock_irq(&u->lock);
+	if (op->before)
+		op->before->link = NULL;
+	if (op->link)
+		op->link->before = NULL;
 	if (op->pool)
 		op->pool->users--;
 	if (op->source)
 		fput(op->source);
 	if (op->file)
-		fput(op->file);
+		kevent_op_fput(u, op->file);
 	else if (op->inode)
 		iput(op->inode);
 	put_cred(op->cred);
@@ -238,34 +263,17 @@ void kevent_op_free(struct kevent_op *op)
 	kmem_cache_free(kevent_op_cache, op);
 }
 
-static void kevent_op_end(struct kevent_op *op, s64 result)
-{
-	struct kevent_user *u = op->user;
-	const bool all = result >= 0 &&
-			 (op->total < 0 || result == op->total);
-
-	kevent_op_release(op);
-	op->done = result;
-	if ((!all || !(op->flags & KEVENT_SKIP_SUCCESS)) &&
-	    !kevent_show_last(u, op))
-		return; /* it waits for room */
-	if (u->spares < 64) {
-		kevent_account_uncharge(u->account);
-		list_add(&op->run, &u->spare);
-		u->spares++;
-	} else {
-		kevent_op_free(op);
-	}
-}
-
 static struct list_head *kevent_lane(const struct kevent_user *u,
 				     const struct inode *inode, bool sends)
 {
 	return &u->lanes[hash_ptr(inode, ilog2(KEVENT_LANES)) ^ sends];
 }
 
+/* Those without a socket stand in a lane too, to be found, but in no order. */
 static struct list_head *kevent_op_lane(const struct kevent_op *op)
 {
+	if (!op->inode)
+		return &op->user->lanes[KEVENT_LANES];
 	return kevent_lane(op->user, op->inode, kevent_op_sends(op));
 }
 
@@ -280,6 +288,47 @@ static struct kevent_op *kevent_lane_first(const struct kevent_user *u,
 		if (op->inode == inode && kevent_op_sends(op) == sends)
 			return op;
 	return NULL;
+}
+
+/*
+ * What it was linked to has ended, with its full length (`go`), or without: then it
+ * ends as well. Both is left to kevent_ops_run(), as the chain may be long, and
+ * those behind it on its socket have their turns. Context: as kevent_op_run().
+ */
+static void kevent_op_unblock(struct kevent_op *op, bool go)
+{
+	if (!go)
+		op->error = -ECANCELED;
+	op->state = KEVENT_OP_QUEUED;
+	if (!op->inode || kevent_lane_first(op->user, op->inode,
+					    kevent_op_sends(op)) == op)
+		kevent_op_take_turn(op);
+}
+
+static void kevent_op_end(struct kevent_op *op, s64 result)
+{
+	struct kevent_user *u = op->user;
+	struct kevent_op *link = op->link;
+	const bool all = result >= 0 &&
+			 (op->total < 0 || result == op->total);
+	/* Of a pool's buffer any length is the full one, but for none. */
+	const bool go = all && (result || op->opcode != KEVENT_OP_RECV ||
+				!op->pool);
+
+	kevent_op_release(op);
+	op->done = result;
+	if ((!all || !(op->flags & KEVENT_SKIP_SUCCESS)) &&
+	    !kevent_show_last(u, op)) {
+		/* It waits for room, and is not ours any more. */
+	} else if (u->spares < 64) {
+		kevent_account_uncharge(u->account);
+		list_add(&op->run, &u->spare);
+		u->spares++;
+	} else {
+		kevent_op_free(op);
+	}
+	if (link)
+		kevent_op_unblock(link, go);
 }
 
 /*
@@ -298,13 +347,13 @@ static unsigned int kevent_op_finish(struct kevent_op *op, s64 result)
 	struct kevent_op *next;
 
 	kevent_op_end(op, result);
-	if (!pending)
+	if (!pending || !inode)
 		return 0;
 	/* Those behind it hold the inode, if there are any. */
 	while ((next = kevent_lane_first(u, inode, sends))) {
 		if (!cut) {
 			if (next->state == KEVENT_OP_QUEUED)
-				kevent_op_yield(next);
+				kevent_op_take_turn(next);
 			break;
 		}
 		kevent_op_end(next, -ECANCELED);
@@ -631,8 +680,36 @@ static s64 kevent_op_try(struct kevent_op *op, struct socket *sock)
 }
 
 /*
+ * It may be a queue that is closed, or block: the mutex is dropped meanwhile. Nobody
+ * finds `op` then. Context: process of the submitter, user->mutex held.
+ */
+static void kevent_op_close(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+	/* To see whether it was the last descriptor. */
+	struct file *file = fget_raw(op->address);
+	int r;
+
+	list_del_init(&op->lane);
+	/* What could be run need not wait. */
+	if (!list_empty(&u->runnable) && !kevent_wake(u, false))
+		queue_delayed_work(kevent_workqueue, &u->run_work, 1);
+	mutex_unlock(&u->mutex);
+	r = close_fd(op->address);
+	/* As close(2): it is closed, and cannot be closed again. */
+	if (r == -ERESTARTSYS || r == -ERESTARTNOINTR ||
+	    r == -ERESTARTNOHAND || r == -ERESTART_RESTARTBLOCK)
+		r = -EINTR;
+	mutex_lock(&u->mutex);
+	if (file)
+		kevent_op_fput(u, file);
+	kevent_op_end(op, r);
+}
+
+/*
  * Tries it, KEVENT_OP_RUNNING, as often as there is something to gain.
- * Context: process with the opener's memory, user->mutex held.
+ * Context: process with the opener's memory, user->mutex held, which is dropped
+ * for a while if it is KEVENT_OP_CLOSE.
  */
 static void kevent_op_run(struct kevent_op *op)
 {
@@ -641,6 +718,14 @@ static void kevent_op_run(struct kevent_op *op)
 	bool parked;
 	s64 r;
 
+	if (op->error) {
+		kevent_op_finish(op, op->error);
+		return;
+	}
+	if (!op->inode) {
+		kevent_op_close(op);
+		return;
+	}
 	/* A worker, or a thread with an identity of its own. */
 	if (op->cred != current_cred())
 		saved = override_creds(op->cred);
@@ -711,16 +796,20 @@ static void kevent_ops_resume(struct kevent_user *u)
 }
 
 /*
- * Must the submitter's own process do it? Descriptors are his; and a Unix socket
- * tells its peer who has connected or sent.
+ * Must the submitter's own process do it? Descriptors are his, those that are closed
+ * too; and a Unix socket tells its peer who has connected or sent.
  */
 static bool kevent_is_owners(const struct kevent_op *op)
 {
-	return op->opcode == KEVENT_OP_ACCEPT ||
-	       (!op->file && kevent_op_sends(op));
+	return !op->error && (op->opcode == KEVENT_OP_ACCEPT ||
+			      (!op->file && kevent_op_sends(op)));
 }
 
-/* Context: process with the opener's memory, u->mutex held. */
+/*
+ * Runs what is ready, and what these let begin.
+ * Context: process with the opener's memory, u->mutex held, which is dropped for a
+ * while by KEVENT_OP_CLOSE: others may run, end and add operations then.
+ */
 void kevent_ops_run(struct kevent_user *u)
 {
 	bool others = false;
@@ -733,21 +822,30 @@ void kevent_ops_run(struct kevent_user *u)
 	if (list_empty(&u->runnable))
 		return;
 	spin_lock_irq(&u->lock);
-	list_splice_init(&u->runnable, &ready);
-	while (!list_empty(&ready)) {
-		op = list_first_entry(&ready, struct kevent_op, run);
-		if (op->files != current->files && kevent_is_owners(op)) {
-			list_move_tail(&op->run, &u->owners);
-			others = true;
-			continue;
+	do {
+		list_splice_init(&u->runnable, &ready);
+		u->fresh = false;
+		while (!list_empty(&ready)) {
+			op = list_first_entry(&ready, struct kevent_op, run);
+			if (op->files != current->files &&
+			    kevent_is_owners(op)) {
+				list_move_tail(&op->run, &u->owners);
+				others = true;
+				continue;
+			}
+			list_del_init(&op->run);
+			op->state = KEVENT_OP_RUNNING;
+			if (!op->inode && !list_empty(&ready)) {
+				/* It drops the mutex: let others have them. */
+				list_splice_init(&ready, &u->runnable);
+				u->fresh = true;
+			}
+			spin_unlock_irq(&u->lock);
+			kevent_op_run(op);
+			cond_resched();
+			spin_lock_irq(&u->lock);
 		}
-		list_del_init(&op->run);
-		op->state = KEVENT_OP_RUNNING;
-		spin_unlock_irq(&u->lock);
-		kevent_op_run(op);
-		cond_resched();
-		spin_lock_irq(&u->lock);
-	}
+	} while (u->fresh && !fatal_signal_pending(current));
 	if (others)
 		WRITE_ONCE(u->news, u->news + 1);
 	spin_unlock_irq(&u->lock);
@@ -829,7 +927,7 @@ void kevent_ops_end(struct kevent_user *u)
 	LIST_HEAD(done);
 	unsigned int i;
 
-	for (i = 0; u->lanes && i < KEVENT_LANES; i++) {
+	for (i = 0; u->lanes && i <= KEVENT_LANES; i++) {
 		while (!list_empty(&u->lanes[i])) {
 			op = list_first_entry(&u->lanes[i], struct kevent_op,
 					      lane);
@@ -917,6 +1015,8 @@ static bool kevent_op_valid(const struct kevent_sqe *s)
 	for (i = arguments; i < ARRAY_SIZE(s->arg); i++)
 		if (s->arg[i])
 			return false;
+	if (s->opcode != KEVENT_OP_CANCEL && !(s->flags & KEVENT_MULTISHOT))
+		flags |= KEVENT_LINK;
 	return !s->source && !s->result && !(s->flags & ~flags) &&
 	       !(s->events & ~events);
 }
@@ -940,7 +1040,7 @@ int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s)
 						    inode);
 		fput(file);
 	} else {
-		for (i = 0; i < KEVENT_LANES; i++)
+		for (i = 0; i <= KEVENT_LANES; i++)
 			count += kevent_cancel_lane(&u->lanes[i], s, NULL);
 	}
 	return count ? count : -ENOENT;
@@ -1052,14 +1152,11 @@ struct kevent_op *kevent_op_alloc(struct kevent_user *u)
 }
 
 /*
- * Begins with an operation; whatever is wrong with it is told by its entry.
- * Context: process of the opener, u->mutex held, which it may drop for a while.
+ * Takes an operation's arguments, and hold of what it names. What is wrong with it
+ * is left in op->error. Context: process of the opener, u->mutex held.
  */
-void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
+static void kevent_op_prepare(struct kevent_op *op, const struct kevent_sqe *s)
 {
-	struct kevent_user *u = op->user;
-	int r;
-
 	op->opcode = s->opcode;
 	op->events = s->events;
 	op->user_data = s->user_data;
@@ -1069,33 +1166,75 @@ void kevent_op_begin(struct kevent_op *op, const struct kevent_sqe *s)
 	op->cred = get_current_cred();
 
 	if (!kevent_op_valid(s)) {
-		kevent_op_end(op, -EINVAL);
+		op->error = -EINVAL;
 		return;
 	}
 	op->flags = s->flags;
 	if (s->opcode == KEVENT_OP_CLOSE) {
-		/* It may be a queue, or block. */
-		mutex_unlock(&u->mutex);
-		r = close_fd(s->fd);
-		/* As close(2): it is closed, and cannot be closed again. */
-		if (r == -ERESTARTSYS || r == -ERESTARTNOINTR ||
-		    r == -ERESTARTNOHAND || r == -ERESTART_RESTARTBLOCK)
-			r = -EINTR;
-		mutex_lock(&u->mutex);
-		kevent_op_end(op, r);
+		op->address = s->fd;
 		return;
 	}
-	r = kevent_op_set_socket(op, s->fd);
-	if (!r)
-		r = kevent_op_set(op, s);
-	if (r) {
-		kevent_op_end(op, r);
-	} else if (kevent_lane_first(u, op->inode, kevent_op_sends(op))) {
-		op->state = KEVENT_OP_QUEUED;
-		list_add_tail(&op->lane, kevent_op_lane(op));
-	} else {
+	op->error = kevent_op_set_socket(op, s->fd);
+	if (!op->error)
+		op->error = kevent_op_set(op, s);
+}
+
+/*
+ * Begins with an operation, or adds it to the chain, which begins when it is
+ * complete; whatever is wrong with it is told by its entry.
+ * Context: process of the opener, u->mutex held, which it may drop for a while.
+ */
+void kevent_op_submit(struct kevent_op *op, const struct kevent_sqe *s,
+		      struct kevent_chain *chain)
+{
+	const bool linked = s->flags & KEVENT_LINK;
+	struct kevent_op *before = chain->last;
+	bool queued;
+
+	kevent_op_prepare(op, s);
+	queued = op->inode && !op->error &&
+		 kevent_lane_first(op->user, op->inode, kevent_op_sends(op));
+	if (!queued && !before && !linked) {
 		kevent_op_run(op);
+		return;
 	}
+	/* Its place among those of its socket it has from now on. */
+	list_add_tail(&op->lane, kevent_op_lane(op));
+	if (queued)
+		op->state = KEVENT_OP_QUEUED;
+	if (before) {
+		op->state = KEVENT_OP_BLOCKED;
+		op->before = before;
+		before->link = op;
+	} else if (linked) {
+		chain->first = op;
+	}
+	chain->last = linked ? op : NULL;
+	if (!linked)
+		kevent_chain_begin(chain);
+}
+
+/* All of the chain's operations are there. Context: the same. */
+void kevent_chain_begin(struct kevent_chain *chain)
+{
+	struct kevent_op *op = chain->first;
+
+	chain->first = NULL;
+	chain->last = NULL;
+	if (op && op->state == KEVENT_OP_RUNNING)
+		kevent_op_run(op);
+}
+
+/*
+ * An element of the submission ring has failed, and made no operation: if others
+ * were to follow it they do not begin either. Context: the same.
+ */
+void kevent_chain_cut(struct kevent_chain *chain, const struct kevent_sqe *s)
+{
+	chain->cut = s->flags & KEVENT_LINK &&
+		     (kevent_is_operation(s->opcode) || chain->last ||
+		      chain->cut);
+	kevent_chain_begin(chain);
 }
 
 /* ---- Pools ---- */

@@ -198,6 +198,16 @@ enum kevent_opcode {
 	 * queue. If a sending one ends short, those that wait behind it end with
 	 * ECANCELED.
 	 *
+	 * KEVENT_LINK: the next element of the submission ring, an operation too
+	 * (ACCEPT to CLOSE; anything else ends with EINVAL undone), begins when
+	 * this one has transferred its full length (of a pool: anything at all),
+	 * and ends with ECANCELED if it has not; and so on. What they name is
+	 * looked up, and their place among those of their socket taken, when they
+	 * are submitted; what is wrong is told when their turn comes. One that is
+	 * no operation, or one too many (EAGAIN), says so at once, and those behind
+	 * it in the chain do not begin. A chain ends with the elements that one
+	 * KEVENT_ENTER takes (`submitted`).
+	 *
 	 * A pending operation holds its socket open, but for Unix sockets: those
 	 * can carry the queue itself, and their operations end by CANCEL or when
 	 * the socket wakes them after its close (EBADF). All end without an
@@ -279,7 +289,11 @@ enum kevent_opcode {
 	/* shutdown(2), behind what was submitted before; arg[0]: SHUT_*. */
 	KEVENT_OP_SHUTDOWN	= 22,
 
-	/* close(2) of any descriptor, at once. */
+	/*
+	 * close(2) of any descriptor, at once or, linked, in its turn: by
+	 * KEVENT_ENTER alone, of a thread with the submitter's table of
+	 * descriptors. It has no socket: CANCEL finds it with `fd` -1.
+	 */
 	KEVENT_OP_CLOSE		= 23,
 
 	/*
@@ -343,8 +357,8 @@ struct kevent_path {
 
 /* kevent_sqe.flags of what is in the submission ring */
 #define KEVENT_SKIP_SUCCESS	0x0100	/* no entry unless it failed */
-#define KEVENT_LINK		0x0200	/* reserved, EINVAL */
-#define KEVENT_MULTISHOT	0x0400	/* accept, recv: several entries */
+#define KEVENT_LINK		0x0200	/* operations: the next one waits for it */
+#define KEVENT_MULTISHOT	0x0400	/* accept, recv: several entries; not linked */
 
 /* Positive results of changes */
 #define KEVENT_READY		1
@@ -521,7 +535,9 @@ struct kevent_control {
  * Returns the number of entries copied or, with `entries` 0, of those unread
  * (at most INT_MAX). What was submitted and changed is told in the struct, also
  * on failure. EINTR if a signal came before anything was there; a timeout is no
- * error. EFAULT if entries could not be copied: those stay unread.
+ * error. EFAULT if entries could not be copied: those stay unread. It does not
+ * sleep on when an operation that it ended was the last to hold a file: that one
+ * ends, and a FIN goes out, when the call returns, with fewer entries perhaps.
  */
 struct kevent_enter {
 	__u32	size;

@@ -492,6 +492,7 @@ class Caller {
         if (dice_.OneIn(6)) sqe.fd = -1;
     }
     if (dice_.OneIn(3)) sqe.flags |= KEVENT_SKIP_SUCCESS;
+    if (dice_.OneIn(2)) sqe.flags |= KEVENT_LINK;
     if (dice_.OneIn(12)) {
       const kevent_sqe sane = sqe;
       Corrupt(&sqe, sizeof sqe);
@@ -741,7 +742,7 @@ class Caller {
   void CallSubmit(Queue* queue) {
     // On the common one several threads write, without agreement.
     uint32_t put = 0;
-    for (uint64_t i = 1 + dice_(4); i > 0; --i) {
+    for (uint64_t i = 1 + dice_(6); i > 0; --i) {
       kevent_sqe sqe = dice_.OneIn(4) ? Sqe() : Operation(queue == &own_);
       if (sqe.opcode == KEVENT_OP_REMOVE) sqe.opcode = KEVENT_OP_DISABLE;
       if (dice_.OneIn(8)) sqe.flags |= KEVENT_SKIP_SUCCESS;

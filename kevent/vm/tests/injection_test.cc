@@ -283,6 +283,31 @@ TEST_F(OperationInjectionTest, SendOfMoreThanFitsAndWhatFollows) {
   });
 }
 
+TEST_F(OperationInjectionTest, AChainAcrossSockets) {
+  Pair pair, other;
+  char buffer[1];
+  const std::string text = "text";
+  int copy = -1;
+  Run(
+      [&] {
+        // A close that was cancelled leaves it open.
+        if (copy >= 0) close(copy);
+        pair = TcpPair();
+        other = TcpPair();
+        copy = dup(pair.ours.get());
+        std::vector chain{Operation(KEVENT_OP_RECV, pair.ours.get(),
+                                    Address(buffer), sizeof buffer),
+                          Operation(KEVENT_OP_SEND, other.ours.get(),
+                                    Address(text.data()), text.size()),
+                          Operation(KEVENT_OP_CLOSE, copy),
+                          Operation(KEVENT_OP_SHUTDOWN, pair.ours.get())};
+        for (kevent_sqe& sqe : chain) sqe.flags = KEVENT_LINK;
+        chain.back().flags = 0;
+        return chain;
+      },
+      [&] { static_cast<void>(!send(pair.peer.get(), "x", 1, 0)); });
+}
+
 TEST_F(OperationInjectionTest, Accept) {
   Fd listener, peer;
   Run([&] {

@@ -772,7 +772,7 @@ TEST_F(NaioTest, BadInput) {
        ++opcode) {
     SCOPED_TRACE(int{opcode});
     const int64_t invalid = -EINVAL;
-    for (uint16_t flags : {KEVENT_EDGE, KEVENT_LINK, 0x0800, 0x8000}) {
+    for (uint16_t flags : {KEVENT_EDGE, 0x0800, 0x8000}) {
       kevent_sqe sqe = Operation(opcode, fd, opcode);
       sqe.flags = flags;
       EXPECT_EQ(invalid, ResultOf(sqe)) << flags;
@@ -805,6 +805,12 @@ TEST_F(NaioTest, BadInput) {
     vector.events = KEVENT_SEND_VECTOR;
     EXPECT_EQ(-EFAULT, ResultOf(vector));
   }
+  kevent_sqe cancel = Operation(KEVENT_OP_CANCEL, fd, 1, 1);
+  cancel.flags = KEVENT_LINK;
+  EXPECT_EQ(-EINVAL, ResultOf(cancel));
+  kevent_sqe nop = Change(KEVENT_OP_NOP);
+  nop.flags = KEVENT_LINK;
+  EXPECT_EQ(-EINVAL, ResultOf(nop));
   kevent_sqe control = Recv(fd, buffer, 8, 1);
   EXPECT_EQ(-EOPNOTSUPP, queue().Make(&control));
 }
