@@ -7,6 +7,7 @@
  * kevent_sock	what is known of one watched socket (poll.c); the storages of
  *		other sources are the kernel's own: wait queues, fsnotify marks
  * kevent_op	a pending operation of network AIO (op.c)
+ * kevent_pool	buffers of the user for what such operations receive (pool.c)
  *
  * Locks, outermost first:
  *	kevent_user.consume	mutex: copying entries out
@@ -320,6 +321,9 @@ struct kevent_op {
 	bool opening;		/* `source` is yet to be opened */
 };
 
+/* Pieces of data or connections in one turn, so that others get theirs. */
+#define KEVENT_TURN	32
+
 /* What a try returns if neither the result is there nor the socket waited for. */
 #define KEVENT_WAITS	S64_MIN
 /* The result is EAGAIN; -EAGAIN itself asks to wait for the socket. */
@@ -341,15 +345,32 @@ void kevent_ops_run(struct kevent_user *u);
 void kevent_ops_end(struct kevent_user *u);
 void kevent_op_free(struct kevent_op *op);
 void kevent_run_work(struct work_struct *work);
-long kevent_register_call(struct kevent_user *u, void __user *argument);
-void kevent_pools_free(struct kevent_user *u);
 void kevent_op_wake(struct kevent_op *op);
 bool kevent_op_sleep(struct kevent_op *op);
 s64 kevent_op_yield(struct kevent_op *op);
+s64 kevent_op_leave(struct kevent_op *op, struct list_head *list);
 s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
 		      u64 bytes, bool more);
 int kevent_op_init(void);
 void kevent_op_exit(void);
+
+/* accept.c */
+bool kevent_may_accept(const struct kevent_op *op);
+s64 kevent_try_accept(struct kevent_op *op, struct socket *sock);
+
+/* pool.c */
+struct kevent_pool {
+	u64 address;
+	u64 ring;
+	u32 buffer_bytes;
+	u32 count;
+	u32 head;		/* buffers taken */
+	u32 users;		/* operations that name it */
+};
+
+int kevent_pool_peek(const struct kevent_pool *pool, u16 *id);
+long kevent_register_call(struct kevent_user *u, void __user *argument);
+void kevent_pools_free(struct kevent_user *u);
 
 /* sendfile.c */
 int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s);

@@ -29,9 +29,6 @@
 #include "compat.h"
 #include "core.h"
 
-/* Pieces of data or connections in one turn, so that others get theirs. */
-#define KEVENT_TURN	32
-
 /* kevent_op.state */
 enum {
 	KEVENT_OP_QUEUED,	/* behind another one of its socket */
@@ -40,15 +37,6 @@ enum {
 	KEVENT_OP_PARKED,	/* waits for its socket, or a read */
 	KEVENT_OP_WAITING,	/* on one of the lists of its user */
 	KEVENT_OP_ENDED,
-};
-
-struct kevent_pool {
-	u64 address;
-	u64 ring;
-	u32 buffer_bytes;
-	u32 count;
-	u32 head;		/* buffers taken */
-	u32 users;		/* operations that name it */
 };
 
 static struct kmem_cache *kevent_op_cache;
@@ -188,7 +176,7 @@ static s64 kevent_op_put(struct kevent_op *op, struct list_head *list, bool news
  * Leaves it to a thread that has made room, or given a buffer; perhaps it has by
  * now, and did not see this one. Context: process, user->mutex held.
  */
-static s64 kevent_op_leave(struct kevent_op *op, struct list_head *list)
+s64 kevent_op_leave(struct kevent_op *op, struct list_head *list)
 {
 	kevent_op_put(op, list, true);
 	kevent_wake(op->user, true);
@@ -383,23 +371,6 @@ static int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
 	return sock_recvmsg(sock, &msg, MSG_DONTWAIT);
 }
 
-/* The next buffer of the pool, which stays in it. */
-static int kevent_pool_peek(const struct kevent_pool *pool, u16 *id)
-{
-	struct kevent_pool_ring __user *ring = u64_to_user_ptr(pool->ring);
-	u32 tail;
-
-	if (get_user(tail, &ring->tail))
-		return -EFAULT;
-	if (tail == pool->head)
-		return -ENOBUFS;
-	/* Pairs with the user's release. */
-	smp_rmb();
-	if (get_user(*id, &ring->id[pool->head & (pool->count - 1)]))
-		return -EFAULT;
-	return *id < pool->count ? 0 : -EINVAL;
-}
-
 /* Leaves it until somebody gives a buffer back. Context: as kevent_op_run(). */
 static s64 kevent_op_starve(struct kevent_op *op)
 {
@@ -591,72 +562,6 @@ static s64 kevent_try_connect(struct kevent_op *op, struct socket *sock)
 		return r;
 	op->done = 1;
 	return -EAGAIN;
-}
-
-/* Errors of connections that died in the backlog, see accept(2). */
-static bool kevent_died_early(int error)
-{
-	switch (-error) {
-	case ECONNABORTED:
-	case ENETDOWN:
-	case EPROTO:
-	case ENOPROTOOPT:
-	case EHOSTDOWN:
-	case ENONET:
-	case EHOSTUNREACH:
-	case ENETUNREACH:
-		return true;
-	}
-	return false;
-}
-
-static int kevent_accept_one(struct socket *listener, int flags)
-{
-	struct socket *sock;
-	struct file *file;
-	int fd, r;
-
-	/* First: without one the connection is not to be taken. */
-	fd = get_unused_fd_flags(flags & O_CLOEXEC);
-	if (fd < 0)
-		return fd;
-	r = kernel_accept(listener, &sock, O_NONBLOCK);
-	if (r < 0) {
-		put_unused_fd(fd);
-		return r;
-	}
-	file = sock_alloc_file(sock, flags, NULL);
-	if (IS_ERR(file)) {
-		put_unused_fd(fd);
-		return PTR_ERR(file);
-	}
-	fd_install(fd, file);
-	return fd;
-}
-
-static s64 kevent_try_accept(struct kevent_op *op, struct socket *sock)
-{
-	const bool multishot = op->flags & KEVENT_MULTISHOT;
-	struct kevent_user *u = op->user;
-	unsigned int turn;
-
-	for (turn = 0; turn < KEVENT_TURN; turn++) {
-		int r;
-
-		if (multishot && !kevent_reserve(u))
-			return kevent_op_leave(op, &u->stalled);
-		r = kevent_accept_one(sock, op->address);
-		if (multishot && r >= 0) {
-			op->done = r;
-			kevent_show_reserved(u, op);
-			continue;
-		}
-		if (multishot)
-			kevent_unreserve(u);
-		if (!kevent_died_early(r))
-			return r;
-	}
-	return kevent_op_yield(op);
 }
 
 static s64 kevent_op_try(struct kevent_op *op, struct socket *sock)
@@ -1069,22 +974,6 @@ static int kevent_op_set_socket(struct kevent_op *op, int fd)
 	return 0;
 }
 
-/*
- * kernel_accept() makes connections as the kernel's own: those of some protocols
- * would not hold their network namespace. These make them before.
- */
-static bool kevent_may_accept(const struct kevent_op *op)
-{
-	const struct sock *sk;
-
-	if (!op->file)
-		return true;
-	sk = sock_from_file(op->file)->sk;
-	return (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
-	       (sk->sk_protocol == IPPROTO_TCP ||
-		sk->sk_protocol == IPPROTO_MPTCP);
-}
-
 static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 {
 	struct kevent_user *u = op->user;
@@ -1235,97 +1124,6 @@ void kevent_chain_cut(struct kevent_chain *chain, const struct kevent_sqe *s)
 		     (kevent_is_operation(s->opcode) || chain->last ||
 		      chain->cut);
 	kevent_chain_begin(chain);
-}
-
-/* ---- Pools ---- */
-
-static int kevent_register_pool(struct kevent_user *u,
-				struct kevent_register *g)
-{
-	struct kevent_pool *pool;
-	u64 count;
-	u32 id;
-
-	if (g->id || !g->buffer_bytes || g->bytes % g->buffer_bytes)
-		return -EINVAL;
-	count = g->bytes / g->buffer_bytes;
-	if (count > KEVENT_MAX_BUFFERS || !is_power_of_2(count))
-		return -EINVAL;
-	if (g->ring % sizeof(u32))
-		return -EINVAL;
-	if (!access_ok(u64_to_user_ptr(g->address), g->bytes) ||
-	    !access_ok(u64_to_user_ptr(g->ring),
-		       sizeof(struct kevent_pool_ring) + count * sizeof(u16)))
-		return -EFAULT;
-	for (id = 0; id < KEVENT_MAX_POOLS && u->pools[id]; id++)
-		;
-	if (id == KEVENT_MAX_POOLS)
-		return -ENOSPC;
-	pool = kzalloc(sizeof(*pool), GFP_KERNEL_ACCOUNT);
-	if (!pool)
-		return -ENOMEM;
-	pool->address = g->address;
-	pool->ring = g->ring;
-	pool->buffer_bytes = g->buffer_bytes;
-	pool->count = count;
-	u->pools[id] = pool;
-	g->id = id;
-	return 0;
-}
-
-static int kevent_unregister(struct kevent_user *u,
-			     const struct kevent_register *g)
-{
-	if (g->address || g->bytes || g->buffer_bytes || g->ring)
-		return -EINVAL;
-	if (g->id >= KEVENT_MAX_POOLS || !u->pools[g->id])
-		return -ENOENT;
-	if (u->pools[g->id]->users)
-		return -EBUSY;
-	kfree(u->pools[g->id]);
-	u->pools[g->id] = NULL;
-	return 0;
-}
-
-long kevent_register_call(struct kevent_user *u, void __user *argument)
-{
-	struct kevent_register __user *to = argument;
-	struct kevent_register g;
-	u32 given;
-	int r;
-
-	r = kevent_copy_struct(&g, sizeof(g), KEVENT_REGISTER_SIZE_V1, argument,
-			       &given);
-	if (r)
-		return r;
-	if (g.reserved[0] || g.reserved[1])
-		return -EINVAL;
-	mutex_lock(&u->mutex);
-	switch (g.opcode) {
-	case KEVENT_REGISTER_POOL:
-		r = kevent_register_pool(u, &g);
-		if (!r && put_user(g.id, &to->id)) {
-			kfree(u->pools[g.id]);
-			u->pools[g.id] = NULL;
-			r = -EFAULT;
-		}
-		break;
-	case KEVENT_UNREGISTER:
-		r = kevent_unregister(u, &g);
-		break;
-	default:
-		r = -EINVAL;
-	}
-	mutex_unlock(&u->mutex);
-	return r;
-}
-
-void kevent_pools_free(struct kevent_user *u)
-{
-	unsigned int i;
-
-	for (i = 0; i < KEVENT_MAX_POOLS; i++)
-		kfree(u->pools[i]);
 }
 
 int kevent_op_init(void)
