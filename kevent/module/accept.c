@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* KEVENT_OP_ACCEPT: connections and their descriptors. */
+/* KEVENT_OP_ACCEPT: connections, their descriptors, and their first bytes. */
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/net.h>
@@ -40,8 +40,33 @@ static bool kevent_died_early(int error)
 	return false;
 }
 
-static int kevent_accept_one(struct socket *listener, int flags)
+/*
+ * What the connection has received goes into a buffer of the pool. If there is no
+ * buffer, or it cannot be written, the bytes stay for recv, and so does an error,
+ * which is not asked for while there are none. Context: as kevent_op_run().
+ */
+static void kevent_accept_bytes(struct kevent_op *op, struct socket *sock)
 {
+	struct kevent_pool *pool = op->pool;
+	u16 id = 0;
+	int r;
+
+	if (skb_queue_empty_lockless(&sock->sk->sk_receive_queue) ||
+	    kevent_pool_peek(pool, &id))
+		return;
+	r = kevent_recv_some(sock, pool->address + (u64)id * pool->buffer_bytes,
+			     pool->buffer_bytes);
+	if (r <= 0)
+		return;
+	pool->head++;
+	op->data[0] = id;
+	op->data[1] = r;
+	op->entry_flags = KEVENT_ENTRY_BUFFER;
+}
+
+static int kevent_accept_one(struct kevent_op *op, struct socket *listener)
+{
+	const int flags = op->address;
 	struct socket *sock;
 	struct file *file;
 	int fd, r;
@@ -60,6 +85,9 @@ static int kevent_accept_one(struct socket *listener, int flags)
 		put_unused_fd(fd);
 		return PTR_ERR(file);
 	}
+	/* Before anybody else can receive them. */
+	if (op->pool)
+		kevent_accept_bytes(op, sock);
 	fd_install(fd, file);
 	return fd;
 }
@@ -76,10 +104,13 @@ s64 kevent_try_accept(struct kevent_op *op, struct socket *sock)
 
 		if (multishot && !kevent_reserve(u))
 			return kevent_op_leave(op, &u->stalled);
-		r = kevent_accept_one(sock, op->address);
+		r = kevent_accept_one(op, sock);
 		if (multishot && r >= 0) {
 			op->done = r;
 			kevent_show_reserved(u, op);
+			op->data[0] = 0;
+			op->data[1] = 0;
+			op->entry_flags = 0;
 			continue;
 		}
 		if (multishot)

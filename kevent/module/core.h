@@ -288,7 +288,7 @@ struct kevent_op {
 	s64 total;		/* bytes that are success; -1: any */
 	s64 done;		/* bytes so far; connect: 1 once begun; the result */
 	u64 data[2];		/* of its entry */
-	u32 events;		/* KEVENT_RECV_POOL ... */
+	u32 events;		/* KEVENT_RECV_POOL, KEVENT_ACCEPT_RECV ... */
 	u16 flags;		/* KEVENT_MULTISHOT ... */
 	u16 entry_flags;
 	u8 opcode;
@@ -349,6 +349,7 @@ void kevent_op_wake(struct kevent_op *op);
 bool kevent_op_sleep(struct kevent_op *op);
 s64 kevent_op_yield(struct kevent_op *op);
 s64 kevent_op_leave(struct kevent_op *op, struct list_head *list);
+int kevent_recv_some(struct socket *sock, u64 address, u64 bytes);
 s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
 		      u64 bytes, bool more);
 int kevent_op_init(void);

@@ -358,7 +358,7 @@ static unsigned int kevent_op_finish(struct kevent_op *op, s64 result)
  * to wait for the socket, or the result.
  */
 
-static int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
+int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
 {
 	struct msghdr msg = {};
 	struct iovec iov;
@@ -869,7 +869,8 @@ static bool kevent_op_valid(const struct kevent_sqe *s)
 	switch (s->opcode) {
 	case KEVENT_OP_ACCEPT:
 		flags = KEVENT_MULTISHOT;
-		arguments = 1;
+		events = KEVENT_ACCEPT_RECV;
+		arguments = s->events & KEVENT_ACCEPT_RECV ? 2 : 1;
 		if (s->arg[0] & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK))
 			return false;
 		break;
@@ -974,10 +975,19 @@ static int kevent_op_set_socket(struct kevent_op *op, int fd)
 	return 0;
 }
 
-static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
+static int kevent_op_set_pool(struct kevent_op *op, u64 id)
 {
 	struct kevent_user *u = op->user;
 
+	if (id >= KEVENT_MAX_POOLS || !u->pools[id])
+		return -ENOENT;
+	op->pool = u->pools[id];
+	op->pool->users++;
+	return 0;
+}
+
+static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
+{
 	op->address = s->arg[0];
 	op->bytes = s->arg[1];
 	op->wanted = kevent_op_sends(op) ?
@@ -985,16 +995,15 @@ static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 			     KEVENT_IN | KEVENT_RDHUP | KEVENT_ERR | KEVENT_HUP;
 	switch (s->opcode) {
 	case KEVENT_OP_ACCEPT:
-		return kevent_may_accept(op) ? 0 : -EOPNOTSUPP;
+		if (!kevent_may_accept(op))
+			return -EOPNOTSUPP;
+		if (s->events & KEVENT_ACCEPT_RECV)
+			return kevent_op_set_pool(op, s->arg[1]);
+		break;
 	case KEVENT_OP_RECV:
-		if (!(s->events & KEVENT_RECV_POOL)) {
-			op->total = op->bytes;
-			break;
-		}
-		if (s->arg[0] >= KEVENT_MAX_POOLS || !u->pools[s->arg[0]])
-			return -ENOENT;
-		op->pool = u->pools[s->arg[0]];
-		op->pool->users++;
+		if (s->events & KEVENT_RECV_POOL)
+			return kevent_op_set_pool(op, s->arg[0]);
+		op->total = op->bytes;
 		break;
 	case KEVENT_OP_SEND:
 		if (s->events & KEVENT_SEND_VECTOR) {

@@ -233,6 +233,14 @@ enum kevent_opcode {
 	 * where there is no descriptor left (EMFILE, ENFILE) it ends and the
 	 * connection stays in the backlog. Of TCP, MPTCP and Unix sockets
 	 * (EOPNOTSUPP).
+	 *
+	 * With KEVENT_ACCEPT_RECV, and arg[1] a pool's id, the entry brings what
+	 * the connection has received by then: KEVENT_ENTRY_BUFFER, data[0] the
+	 * buffer, data[1] bytes in it. Nothing is waited for (a listener with
+	 * TCP_DEFER_ACCEPT has it in most cases): without bytes, at the end of the
+	 * stream, on an error, or without a free buffer that can be written the
+	 * connection comes alone, and recv tells. Descriptors that a Unix peer has
+	 * sent with the bytes are closed.
 	 */
 	KEVENT_OP_ACCEPT	= 16,
 
@@ -306,6 +314,7 @@ enum kevent_opcode {
 };
 
 /* kevent_sqe.events of operations */
+#define KEVENT_ACCEPT_RECV	0x0001
 #define KEVENT_RECV_POOL	0x0001
 /* Nothing is expected yet: waits for the socket before the first try. */
 #define KEVENT_RECV_WAIT	0x0002

@@ -414,6 +414,10 @@ class Caller {
         sqe.user_data |= kAcceptTag;
         sqe.arg[0] = dice_.OneIn(2) ? SOCK_CLOEXEC : SOCK_NONBLOCK;
         if (dice_.OneIn(2)) sqe.flags = KEVENT_MULTISHOT;
+        if (dice_.OneIn(2)) {
+          sqe.events = KEVENT_ACCEPT_RECV;
+          sqe.arg[1] = dice_(4);
+        }
         break;
       case KEVENT_OP_CONNECT:
         sqe.arg[0] = address;
