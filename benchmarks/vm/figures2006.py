@@ -23,7 +23,7 @@ PATHS_THEN = (78, 66, 72)
 
 # (times, events, requests, rounds) by instructions and by the clock.
 COUNTED = (1, 2000, 2000, 1)
-TIMED = (5, 20000, 4000, 3)
+TIMED = (5, 3000, 4000, 3)
 
 
 def _collect(args, icount):
