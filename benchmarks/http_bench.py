@@ -17,17 +17,21 @@ import time
 
 from macro import admin, cold, compare, machine, ratios, report, rounds, servers
 from macro.arguments import count, list_of, parse_size, positive
+from macro.rounds import KIB, MIB
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(HERE)
 KEVENTD = os.path.join(ROOT, "bazel-bin/server/keventd/keventd")
 KEVCTL = os.path.join(ROOT, "bazel-bin/server/kevctl/kevctl")
 LOAD = os.path.join(ROOT, "bazel-bin/benchmarks/load/load")
+FLOOR = os.path.join(ROOT, "bazel-bin/benchmarks/load/floor")
 
 FIRST_PORT = 9001
-# The network is our own: every port is free.
+# Of those that cannot choose one. The network is our own: every port is free.
 
-KIB, MIB = 1 << 10, 1 << 20
+SERVERS = ["keventd", "floor", "h2o", "lighttpd", "nginx-debian"]
+# Beside nginx at its tunings, which is the yardstick and always there.
+
 QUICK_SIZES = [KIB, 16 * KIB, 100 * KIB, MIB, 10 * MIB]
 SIZES = [0, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 100 * KIB, MIB, 10 * MIB, 100 * MIB]
 
@@ -48,6 +52,10 @@ def arguments():
     parser.add_argument(
         "--modes", type=list_of(str), metavar="keep,close",
         help="connections kept, or one for each request")
+    parser.add_argument(
+        "--servers", type=list_of(str), metavar=",".join(SERVERS),
+        help="beside nginx, which is always there (default: all; --quick: keventd "
+        "and the floor)")
     parser.add_argument(
         "--engines", type=list_of(str), metavar="epoll,uring,module",
         help="engines of keventd (default: epoll and uring, module where "
@@ -78,6 +86,13 @@ def arguments():
         parser.error("--admin and --cold are two different benchmarks")
     if args.admin and args.seconds != admin.ROUND_SECONDS:
         parser.error("--admin: a round is as long as the time between two scrapes")
+    if args.servers is None:
+        args.servers = SERVERS[:2] if args.quick else SERVERS
+    for server in args.servers:
+        if server not in SERVERS:
+            parser.error(f"--servers: unknown server {server}")
+    if "floor" in args.servers and "keventd" not in args.servers:
+        parser.error("--servers: the floor answers as keventd does, and needs it")
     args.seconds = 4.0 if args.cold and args.seconds == 1.0 else args.seconds
     if args.rounds is None and args.admin:
         args.rounds = ratios.ENOUGH_ROUNDS if args.quick else 50
@@ -121,9 +136,9 @@ class Bench:
         self.server_core, self.client_core = machine.cores()
         # A build meanwhile must not change what is measured.
         self.program = shutil.copy(args.keventd, os.path.join(folder, "keventd"))
+        self.floor_program = shutil.copy(FLOOR, os.path.join(folder, "floor"))
         self.load = rounds.Load(
-            shutil.copy(LOAD, os.path.join(folder, "load")),
-            self.client_core)
+            shutil.copy(LOAD, os.path.join(folder, "load")), self.client_core)
         self._ports = iter(range(FIRST_PORT, FIRST_PORT + 100))
 
     def file(self, size):
@@ -143,12 +158,25 @@ class Bench:
             file.write(f"{size} /{name}\n")
         return path
 
+    def _conf(self, kind, conf, **options):
+        return kind(
+            self.folder, os.path.join(HERE, "conf", f"{conf}.conf"), self.root,
+            self.server_core, PORT=next(self._ports), WORKERS=1, NOFILE=self.limit,
+            # Beside connections a worker needs descriptors for its cached files.
+            CONNECTIONS=min(16384, self.limit - 2000), **options)
+
     def nginx(self, conf, name="nginx"):
         """Returns nginx with a configuration; not started."""
-        path = os.path.join(HERE, "conf", f"nginx-{conf}.conf")
-        return servers.Nginx(
-            self.folder, path, next(self._ports), self.root, self.server_core,
-            self.limit, name)
+        return self._conf(servers.Nginx, f"nginx-{conf}", name=name)
+
+    def others(self):
+        """Returns the other servers asked for; not started."""
+        make = {
+            "h2o": lambda: self._conf(servers.H2o, "h2o"),
+            "lighttpd": lambda: self._conf(servers.Lighttpd, "lighttpd"),
+            "nginx-debian": lambda: self.nginx("debian"),
+        }
+        return [make[name]() for name in self.args.servers if name in make]
 
     def admin(self):
         """Measures what watching costs, and returns the results."""
@@ -163,7 +191,7 @@ class Bench:
                 watched, off = (
                     group.start(servers.Keventd(
                         self.folder, self.program, engine, self.root,
-                        self.server_core, port))
+                        self.server_core, admin_port=port))
                     for port in (next(self._ports), None))
                 for server in (watched, off):
                     server.check(files)
@@ -180,8 +208,16 @@ class Bench:
         return [
             servers.Keventd(
                 self.folder, self.program, engine, self.root, self.server_core)
-            for engine in self.args.engines
+            for engine in self.args.engines if "keventd" in self.args.servers
         ]
+
+    def floor(self, cell, keventd):
+        """Returns the floor with keventd's very answer; not started."""
+        path = self.file(cell.file_bytes)
+        head = keventd.head_of(os.path.basename(path), cell.keepalive)
+        return servers.Floor(
+            self.folder, self.floor_program, self.server_core, head, path,
+            cell.keepalive)
 
     def warm(self):
         """Measures files in the page cache, and returns the cells."""
@@ -194,7 +230,7 @@ class Bench:
                 nginx: group.start(self.nginx(nginx.engine, "nginx-control"))
                 for nginx in (sendfile, buffered)
             }
-            others = [] if self.args.quick else [group.start(self.nginx("debian"))]
+            others = [group.start(other) for other in self.others()]
             keventds = [group.start(keventd) for keventd in self.keventds()]
             for server in [*control_of, *control_of.values(), *others, *keventds]:
                 server.check(files)
@@ -206,12 +242,19 @@ class Bench:
                 # Another nginx like the better one, against which it shows what
                 # is noise.
                 likely = self._better(cell, list(control_of))
-                rounds.measure(
-                    cell, self.load,
-                    [sendfile, buffered, control_of[likely], *keventds, *others],
-                    self.args.seconds, self.args.rounds, self.args.latency_rounds,
-                    [likely, control_of[likely], *keventds])
-                cells += rounds.results(cell, list(control_of), control_of)
+                with servers.Group() as of_cell:
+                    floor = None
+                    if "floor" in self.args.servers:
+                        floor = of_cell.start(self.floor(cell, keventds[0]))
+                        floor.check([self.file(size)])
+                    rounds.measure(
+                        cell, self.load,
+                        [sendfile, buffered, control_of[likely], *keventds,
+                         *([floor] if floor else []), *others],
+                        self.args.seconds, self.args.rounds,
+                        self.args.latency_rounds,
+                        [likely, control_of[likely], *keventds])
+                cells += rounds.results(cell, list(control_of), control_of, floor)
             return cells
 
     def _better(self, cell, tunings):
@@ -247,7 +290,7 @@ def out_path(args):
 
 def run(args):
     """Measures; returns the exit status."""
-    for program in (args.keventd, KEVCTL, LOAD):
+    for program in (args.keventd, KEVCTL, LOAD, FLOOR):
         if not os.path.exists(program):
             raise machine.Unable(f"{program} is missing; ./kev bench http builds it")
     out = out_path(args)

@@ -92,6 +92,11 @@ def cores():
     return allowed[0], allowed[1]
 
 
+def program(name):
+    """Returns the path of an installed program; None if there is none."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+
 def start(command, core, **options):
     """Starts a process on one core; it ends with this one, however that ends."""
     parent = os.getpid()
@@ -237,6 +242,10 @@ def _output(command, **options):
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
+def _first_line(text):
+    return text.partition("\n")[0]
+
+
 def description(root):
     """Returns what a reader of the results has to know of machine and versions."""
     model = ""
@@ -263,7 +272,11 @@ def description(root):
         "os": release,
         "congestion_control": CONGESTION_CONTROL,
         "kevent": commit,
-        "nginx": _output(["nginx", "-v"]).replace("nginx version: ", ""),
+        "nginx": _output([program("nginx") or "nginx", "-v"]).replace(
+            "nginx version: ", ""),
+        "h2o": _first_line(_output(["h2o", "-v"])).replace("h2o version ", ""),
+        "lighttpd": _first_line(
+            _output([program("lighttpd") or "lighttpd", "-v"])).partition(" ")[0],
         "python": platform.python_version(),
         "load_average_at_start": os.getloadavg()[0],
     }

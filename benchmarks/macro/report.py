@@ -33,18 +33,21 @@ def ratio(value):
     return text + (" " if value.get("resolved", True) else "~")
 
 
+def aim(name, value):
+    """Returns an aim in words."""
+    if name == "over_floor":
+        return f"aim {value:.2f}x floor"
+    return f"aim {value}x {'MB/s' if name == 'mb' else 'CPU'}"
+
+
 def _notes(cell):
     notes = []
     if cell["yardstick"]:
         notes.append("yardstick")
     if cell["saturated"]:
         notes.append("+".join(cell["saturated"]) + " saturated")
-    if "aim_met" in cell:
-        aims = [f"{cell['aim']['cpu']}x CPU"]
-        if "mb" in cell["aim"]:
-            aims.append(f"{cell['aim']['mb']}x MB/s")
-        met = "met" if cell["aim_met"] else "not met"
-        notes.append(f"aim {', '.join(aims)}: {met}")
+    for name, met in cell.get("aims_met", {}).items():
+        notes.append(aim(name, cell["aim"][name]) + (": met" if met else ": not met"))
     if cell["errors"]:
         notes.append(f"{cell['errors']} ERRORS")
     return ", ".join(notes)
@@ -81,17 +84,19 @@ def cells(all_cells):
                 number(c["p999_us"]),
                 ratio(compared.get("cpu")),
                 ratio(compared.get("mb") or compared.get("requests")),
+                ratio(c.get("over_floor", {}).get("cpu")),
                 _notes(c),
             ])
         headings = [
             "server", "engine", "CPU us/req", "machine us/req", "req/s", "MB/s",
-            "p50 us", "p99 us", "p99.9 us", "CPU x nginx", "MB/s x nginx", ""
+            "p50 us", "p99 us", "p99.9 us", "CPU x nginx", "MB/s x nginx", "CPU / floor", ""
         ]
         yield from table(rows, headings)
     if groups:
         yield ""
-        yield ("  x nginx: above 1 is better than the best nginx; median and 95% "
-               "interval; ~ is not resolved from noise")
+        yield ("  x nginx: above 1 is better than the best nginx. / floor: what it "
+               "costs beside the bare floor. Median and 95% interval; ~ is not "
+               "resolved from noise")
         others = max(c["others_busy"] for c in all_cells)
         if others > 0.05:
             yield (f"  Something else ran meanwhile: up to {others:.0%} of the "

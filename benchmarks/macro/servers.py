@@ -6,6 +6,7 @@ import os
 import re
 import select
 import shutil
+import socket
 import subprocess
 import time
 
@@ -53,60 +54,122 @@ class Server:
                     f"(status {response.status})")
         connection.close()
 
+    def _start_and_match(self, command, core, pattern):
+        """Starts a program of ours that prints one line when it listens."""
+        with open(os.path.join(self._run, "error.log"), "wb") as log:
+            self.process = machine.start(
+                command, core, stdout=subprocess.PIPE, stderr=log)
+        ready, _, _ = select.select([self.process.stdout], [], [], _START_SECONDS)
+        line = self.process.stdout.readline().decode() if ready else ""
+        match = re.match(pattern, line)
+        if not match:
+            raise machine.Unable(f"{self} does not start: {line.strip() or self._log()}")
+        return match
+
     def _log(self):
         text = machine.read(os.path.join(self._run, "error.log"))
         return text[-2000:] or "it said nothing"
 
 
-class Nginx(Server):
-    """nginx with one of the configurations in conf/."""
+class Configured(Server):
+    """A server that takes a file of conf/; http_bench.py fills in its words."""
 
-    def __init__(self, folder, conf, port, root, core, limit, name="nginx"):
-        conf_name = os.path.splitext(os.path.basename(conf))[0]
-        super().__init__(name, conf_name.removeprefix("nginx-"), folder)
-        self.port = port
+    _PROGRAM = ""
+    _PACKAGE = ""
+
+    def __init__(self, name, engine, folder, conf, root, core, **words):
+        super().__init__(name, engine, folder)
+        self.port = words["PORT"]
         self._conf = conf
-        self._root = root
         self._core = core
-        self._limit = limit
+        self._words = {"RUN": self._run, "ROOT": root, **words}
 
     def start(self):
         """Starts it; returns when it accepts connections."""
         with open(self._conf, encoding="utf-8") as file:
             text = file.read()
-        values = {
-            "RUN": self._run,
-            "ROOT": self._root,
-            "PORT": self.port,
-            "NOFILE": self._limit,
-            # Beside connections a worker needs descriptors for its cached files.
-            "CONNECTIONS": min(16384, self._limit - 2000),
-        }
-        for word, value in values.items():
+        for word, value in self._words.items():
             text = text.replace(f"@{word}@", str(value))
-        path = os.path.join(self._run, "nginx.conf")
+        path = os.path.join(self._run, os.path.basename(self._conf))
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-        program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        program = machine.program(self._PROGRAM)
         if not program:
-            raise machine.Unable("nginx is not installed; run ./kev setup bench")
+            raise machine.Unable(
+                f"{self._PACKAGE} is not installed; run ./kev setup bench")
         log = os.path.join(self._run, "error.log")
         with open(log, "ab") as output:
             self.process = machine.start(
-                [program, "-e", log, "-p", self._run, "-c", path, "-g", "daemon off;"],
-                self._core, stdout=output, stderr=output)
-        self._await_worker()
-
-    def _await_worker(self):
+                [program, *self._arguments(path, log)], self._core, stdout=output,
+                stderr=output)
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            # The master listens before its worker is there.
-            if len(self.pids()) > 1:
-                return
+        while not self._ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise machine.Unable(f"{self} does not start: {self._log()}")
             time.sleep(0.01)
-        raise machine.Unable(f"{self} does not start: {self._log()}")
+
+    def _arguments(self, path, log):
+        raise NotImplementedError
+
+    def _ready(self):
+        """Whether its workers accept connections; may be asked before it is."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            return True
+        except OSError:
+            return False
+
+
+class Nginx(Configured):
+    """nginx with one of its configurations in conf/."""
+
+    _PROGRAM = "nginx"
+    _PACKAGE = "nginx-light"
+
+    def __init__(self, folder, conf, root, core, name="nginx", **words):
+        conf_name = os.path.splitext(os.path.basename(conf))[0]
+        super().__init__(
+            name, conf_name.removeprefix("nginx-"), folder, conf, root, core, **words)
+
+    def _arguments(self, path, log):
+        return ["-e", log, "-p", self._run, "-c", path, "-g", "daemon off;"]
+
+    def _ready(self):
+        # The master listens before its workers are there.
+        return len(self.pids()) > self._words["WORKERS"]
+
+
+class H2o(Configured):
+    """h2o, which has no sendfile."""
+
+    _PROGRAM = "h2o"
+    _PACKAGE = "h2o"
+
+    def __init__(self, folder, conf, root, core, **words):
+        super().__init__("h2o", "epoll", folder, conf, root, core, **words)
+
+    def _arguments(self, path, log):
+        return ["-m", "worker", "-c", path]
+
+
+class Lighttpd(Configured):
+    """lighttpd."""
+
+    _PROGRAM = "lighttpd"
+    _PACKAGE = "lighttpd"
+
+    def __init__(self, folder, conf, root, core, **words):
+        workers = words["WORKERS"]
+        words |= {
+            # 0: the process serves by itself; else it watches so many others.
+            "WORKERS": 0 if workers == 1 else workers,
+            # It wants two descriptors for each connection.
+            "CONNECTIONS": min(words["CONNECTIONS"], words["NOFILE"] // 2),
+        }
+        super().__init__("lighttpd", "epoll", folder, conf, root, core, **words)
+
+    def _arguments(self, path, log):
+        return ["-D", "-f", path]
 
 
 class Keventd(Server):
@@ -116,12 +179,12 @@ class Keventd(Server):
     admin service at all.
     """
 
-    def __init__(self, folder, program, engine, root, core, admin_port=None):
-        super().__init__(
-            "keventd-admin" if admin_port else "keventd", engine, folder)
+    def __init__(self, folder, program, engine, root, core, workers=1, admin_port=None):
+        super().__init__("keventd", engine, folder)
         self._program = program
         self._root = root
         self._core = core
+        self._workers = workers
         self.admin_port = admin_port
         self.admin_socket = os.path.join(self._run, "admin.sock")
 
@@ -135,22 +198,58 @@ class Keventd(Server):
 
     def start(self):
         """Starts it; returns when it accepts connections."""
-        with open(os.path.join(self._run, "error.log"), "wb") as log:
-            self.process = machine.start(
-                [
-                    self._program, f"--root={self._root}", "--listen=127.0.0.1:0",
-                    f"--engine={self.engine}", "--workers=1",
-                    *self._admin_flags()
-                ], self._core, stdout=subprocess.PIPE, stderr=log)
-        ready, _, _ = select.select([self.process.stdout], [], [], _START_SECONDS)
-        line = self.process.stdout.readline().decode() if ready else ""
-        match = re.match(
-            r"listening on http://127\.0\.0\.1:(\d+) \(engine (\w+), 1 worker", line)
-        if not match:
-            raise machine.Unable(f"{self} does not start: {line.strip() or self._log()}")
+        match = self._start_and_match(
+            [
+                self._program, f"--root={self._root}", "--listen=127.0.0.1:0",
+                f"--engine={self.engine}", f"--workers={self._workers}",
+                *self._admin_flags()
+            ], self._core,
+            r"listening on http://127\.0\.0\.1:(\d+) \(engine (\w+), (\d+) worker")
         if match.group(2) != self.engine:
             raise machine.Unable(f"{self} runs on engine {match.group(2)}")
+        if match.group(3) != str(self._workers):
+            raise machine.Unable(f"{self} runs {match.group(3)} workers")
         self.port = int(match.group(1))
+
+    def head_of(self, path, keepalive):
+        """Returns the head of its answer for a file beneath the root."""
+        with socket.create_connection(("127.0.0.1", self.port), 30) as peer:
+            close = "" if keepalive else "Connection: close\r\n"
+            peer.sendall(
+                f"GET /{path} HTTP/1.1\r\nHost: x\r\n{close}\r\n".encode("ascii"))
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                part = peer.recv(4096)
+                if not part:
+                    raise machine.Unable(f"{self} does not answer")
+                answer += part
+        return answer[:answer.index(b"\r\n\r\n") + 4]
+
+
+class Floor(Server):
+    """The least that a server does (load/floor.cc): one answer, for all requests."""
+
+    def __init__(self, folder, program, core, head, path, keepalive, workers=1):
+        super().__init__("floor", "epoll", folder)
+        self._core = core
+        head_path = os.path.join(self._run, "head")
+        with open(head_path, "wb") as file:
+            file.write(head)
+        self._command = [
+            program, f"--head={head_path}", f"--body={path}",
+            f"--close={'false' if keepalive else 'true'}", f"--workers={workers}"
+        ]
+
+    def start(self):
+        """Starts it; returns when it accepts connections."""
+        match = self._start_and_match(
+            self._command, self._core, r"listening on http://127\.0\.0\.1:(\d+)")
+        self.port = int(match.group(1))
+
+    def stop(self):
+        """Ends it; another one may follow."""
+        super().stop()
+        shutil.rmtree(self._run, ignore_errors=True)
 
 
 class Group:

@@ -20,7 +20,7 @@ DISK_MIB = 20
 
 def measure(args, results):
     """Adds one result for each round, server, and kind (control or cold)."""
-    adds = guest.scripts("await.sh", "cold.sh") + guest.configurations(SERVERS)
+    adds = guest.scripts("await.sh", "nginx.sh", "cold.sh") + guest.configurations(SERVERS)
     adds.append((f"{guest.TOP}/bazel-bin/benchmarks/load/load", "/bench/load"))
     command = ["sh", "/bench/cold.sh", " ".join(SERVERS), str(args.rounds),
                str(SECONDS), str(PULLING)]

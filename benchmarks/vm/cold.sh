@@ -11,6 +11,8 @@ set -eu
 here=$(dirname "$0")
 # shellcheck source=benchmarks/vm/await.sh disable=SC1091
 . "$here/await.sh"
+# shellcheck source=benchmarks/vm/nginx.sh disable=SC1091
+. "$here/nginx.sh"
 servers=$1 rounds=$2 seconds=$3 pulling=$4
 port=8080
 root=/disk/files
@@ -46,8 +48,8 @@ serve() {
         --access_log=off --admin=off --engine="$1" >/dev/null 2>&1 &
       ;;
     nginx-*)
-      sed -e "s|@NOFILE@|4096|" -e "s|@RUN@|$run|" -e "s|@CONNECTIONS@|1024|" \
-        -e "s|@PORT@|$port|" -e "s|@ROOT@|$root|" "$here/conf/$1.conf" >"$run/nginx.conf"
+      nginx_configuration "$here/conf/$1.conf" "$run" "$root" "$port" \
+        >"$run/nginx.conf"
       $on_server nginx -c "$run/nginx.conf" -g 'daemon off;' &
       ;;
   esac

@@ -149,7 +149,7 @@ def _show(rows):
 def measure(args):
     """Returns ({name: figure}, kernel)."""
     adds = (guest.programs("batch", "floor", "requests", "user_cost")
-            + guest.scripts("await.sh", "http.sh"))
+            + guest.scripts("await.sh", "nginx.sh", "http.sh"))
     script = """echo "kernel $(uname -v)"
         /bench/batch sh /bench/http.sh "floor $1" "$2" "$3" "$4" &&
         exec /bench/batch sh /bench/http.sh "$1" "$2" "$3" "$4" user"""

@@ -14,6 +14,8 @@ set -eu
 here=$(dirname "$0")
 # shellcheck source=benchmarks/vm/await.sh disable=SC1091
 . "$here/await.sh"
+# shellcheck source=benchmarks/vm/nginx.sh disable=SC1091
+. "$here/nginx.sh"
 servers=$1 sizes=$2 counts=$3 most=${4:-4000} what=${5:-all}
 port=8080
 root=/disk/files
@@ -34,8 +36,8 @@ serve() {
         --admin=off --engine="$1" >/dev/null &
       ;;
     nginx-*)
-      sed -e "s|@NOFILE@|4096|" -e "s|@RUN@|$run|" -e "s|@CONNECTIONS@|1024|" \
-        -e "s|@PORT@|$port|" -e "s|@ROOT@|$root|" "$here/conf/$1.conf" >"$run/nginx.conf"
+      nginx_configuration "$here/conf/$1.conf" "$run" "$root" "$port" \
+        >"$run/nginx.conf"
       nginx -c "$run/nginx.conf" -g 'daemon off;' &
       ;;
   esac

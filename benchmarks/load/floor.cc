@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The bare floor: the least that a server of one file in user space does.
+// Edge-triggered epoll; recv; one send of head and body up to 16 KiB, above it
+// send(MSG_MORE) and sendfile. It neither parses requests nor opens files:
+// whatever comes is a request, and has the same answer. Prints one line with
+// its port when it listens.
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+
+ABSL_FLAG(std::string, head, "", "file with the head of the answer, verbatim");
+ABSL_FLAG(std::string, body, "", "file with its body");
+ABSL_FLAG(bool, close, false, "close the connection after an answer");
+ABSL_FLAG(int, workers, 1, "processes, each with a listener of its own");
+
+namespace {
+
+constexpr size_t kOneSend = 16 * 1024;
+constexpr int kBatch = 256;
+constexpr uint32_t kEnd = EPOLLRDHUP | EPOLLERR | EPOLLHUP;
+constexpr int kDeferSeconds = 60;
+
+[[noreturn]] void Die(const std::string& what) {
+  fprintf(stderr, "floor: %s: %s\n", what.c_str(), strerror(errno));
+  exit(1);
+}
+
+std::string ReadWhole(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) Die(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// Port 0 takes a free one.
+int Listen(uint16_t port) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  // As in nginx's configurations: accepted when the request is there.
+  setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferSeconds,
+             sizeof kDeferSeconds);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ||
+      listen(fd, 4096) < 0) {
+    Die("listen");
+  }
+  return fd;
+}
+
+uint16_t Port(int listener) {
+  sockaddr_in address = {};
+  socklen_t size = sizeof address;
+  getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
+// One process, one thread.
+class Floor {
+ public:
+  Floor(int listener, const std::string& head, const std::string& body_path,
+        bool close_after)
+      : listener_(listener),
+        epoll_(epoll_create1(0)),
+        file_(open(body_path.c_str(), O_RDONLY)),
+        close_after_(close_after),
+        memory_(head) {
+    struct stat s;
+    if (file_ < 0 || fstat(file_, &s) < 0) Die(body_path);
+    const auto body = static_cast<size_t>(s.st_size);
+    total_ = head.size() + body;
+    if (body <= kOneSend) memory_ += ReadWhole(body_path);
+    Add(listener_, EPOLLIN);
+  }
+
+  [[noreturn]] void Run() {
+    epoll_event events[kBatch];
+    for (;;) {
+      const int n = epoll_wait(epoll_, events, kBatch, -1);
+      for (int i = 0; i < n; ++i) {
+        const int fd = events[i].data.fd;
+        if (fd == listener_) {
+          Accept();
+        } else if (Serve(fd, events[i].events & kEnd) == After::kClose) {
+          close(fd);
+        }
+      }
+    }
+  }
+
+ private:
+  enum class After : uint8_t { kWait, kClose };
+
+  void Add(int fd, uint32_t events) const {
+    epoll_event e = {};
+    e.events = events;
+    e.data.fd = fd;
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &e) < 0) Die("epoll_ctl");
+  }
+
+  void Accept() {
+    for (int fd;
+         (fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK)) >= 0;) {
+      const auto index = static_cast<size_t>(fd);
+      if (index >= left_.size()) left_.resize(2 * index + 1);
+      left_[index] = 0;
+      const int on = 1;
+      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      // A connection of one request that is answered at once is never watched.
+      if (Serve(fd, false) == After::kClose) {
+        close(fd);
+      } else {
+        Add(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+      }
+    }
+  }
+
+  // Goes on with the answer that is under way, or takes a request.
+  After Serve(int fd, bool ended) {
+    size_t& left = left_[static_cast<size_t>(fd)];
+    if (left == 0) {
+      char request[4096];
+      const ssize_t n = recv(fd, request, sizeof request, 0);
+      if (n < 0 && errno == EAGAIN && !ended) return After::kWait;
+      if (n <= 0) return After::kClose;
+      left = total_;
+    }
+    while (left > 0) {
+      const size_t sent = total_ - left;
+      ssize_t n;
+      if (sent < memory_.size()) {
+        const int more = memory_.size() < total_ ? MSG_MORE : 0;
+        n = send(fd, memory_.data() + sent, memory_.size() - sent,
+                 MSG_NOSIGNAL | more);
+      } else {
+        auto offset = static_cast<off_t>(sent - memory_.size());
+        n = sendfile(fd, file_, &offset, left);
+      }
+      if (n < 0 && errno == EAGAIN) return After::kWait;
+      if (n <= 0) return After::kClose;
+      left -= static_cast<size_t>(n);
+    }
+    // An end that came with the request makes no edge of its own.
+    return close_after_ || ended ? After::kClose : After::kWait;
+  }
+
+  const int listener_;
+  const int epoll_;
+  const int file_;
+  const bool close_after_;
+  std::string memory_;        // the head, and a small body
+  size_t total_ = 0;          // bytes of an answer
+  std::vector<size_t> left_;  // bytes of it to send, by descriptor
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("The least that a server of one file does.");
+  if (absl::ParseCommandLine(argc, argv).size() > 1) {
+    fprintf(stderr, "floor: unexpected argument\n");
+    return 2;
+  }
+  const std::string head = ReadWhole(absl::GetFlag(FLAGS_head));
+  std::vector<int> listeners = {Listen(0)};
+  const uint16_t port = Port(listeners[0]);
+  const int workers = absl::GetFlag(FLAGS_workers);
+  for (int i = 1; i < workers; ++i) listeners.push_back(Listen(port));
+  int mine = listeners[0];
+  const pid_t parent = getpid();
+  for (int i = 1; i < workers && getpid() == parent; ++i) {
+    if (fork() == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid() != parent) return 1;
+      mine = listeners[static_cast<size_t>(i)];
+    }
+  }
+  // A listener that nobody serves must not get connections.
+  for (int listener : listeners) {
+    if (listener != mine) close(listener);
+  }
+  if (getpid() == parent) {
+    printf("listening on http://127.0.0.1:%d\n", port);
+    fflush(stdout);
+  }
+  Floor(mine, head, absl::GetFlag(FLAGS_body), absl::GetFlag(FLAGS_close))
+      .Run();
+}
