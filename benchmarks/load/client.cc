@@ -78,7 +78,10 @@ Client::Client(const Options& options, std::function<void()> at_window)
                      "\r\nUser-Agent: kevent-load\r\nAccept: */*\r\n" +
                      (options.close ? "Connection: close\r\n\r\n" : "\r\n");
   for (const Target& target : options.targets) {
-    requests_.push_back("GET " + target.path + rest);
+    std::string& request = requests_.emplace_back();
+    for (int i = 0; i < options.pipeline; ++i) {
+      request += "GET " + target.path + rest;
+    }
   }
   if (options.rate > 0) interval_ns_ = 1e9 / options.rate;
 }
@@ -279,9 +282,17 @@ void Client::Connected(Connection* c) {
   }
 }
 
+uint32_t Client::NextTarget() {
+  const auto& sequence = options_.sequence;
+  const size_t now = next_;
+  const size_t count = sequence.empty() ? requests_.size() : sequence.size();
+  if (++next_ == count) next_ = 0;
+  return sequence.empty() ? static_cast<uint32_t>(now) : sequence[now];
+}
+
 void Client::SendRequest(Connection* c) {
-  c->target = static_cast<uint32_t>(next_target_);
-  if (++next_target_ == requests_.size()) next_target_ = 0;
+  c->target = NextTarget();
+  c->pending = options_.pipeline;
   if (!options_.evict_root.empty()) Evict(options_.targets[c->target]);
   const std::string& request = requests_[c->target];
   c->state = State::kHead;
@@ -354,35 +365,43 @@ bool Client::ReceiveHead(Connection* c, bool ended) {
   std::string_view text(buffer_.get(), before + static_cast<size_t>(n));
   const bool in_window = phase_ == Phase::kWindow;
   if (in_window) result_.bytes += static_cast<size_t>(n);
-  const size_t end = text.find("\r\n\r\n");
-  if (end == text.npos) {
-    c->partial = text;
-    return ended || n == kFirstRead;
-  }
   c->partial.clear();
-  AnswerHead head;
-  if (!ParseAnswerHead(text.substr(0, end + 2), &head) || head.length < 0) {
-    Fail(c, &result_.errors.head);
-    return false;
-  }
-  if (head.status != 200) {
-    Fail(c, &result_.errors.status);
-    return false;
-  }
-  const int64_t body = static_cast<int64_t>(text.size() - end - 4);
-  if (head.length != options_.targets[c->target].length || body > head.length) {
-    Fail(c, &result_.errors.length);
-    return false;
-  }
-  if (in_window) result_.body_bytes += static_cast<uint64_t>(body);
-  c->left = head.length - body;
-  c->ends = head.close || options_.close;
-  c->state = State::kBody;
-  if (c->left == 0) {
+  const bool more = ended || n == kFirstRead;
+  // Pipelined answers come together.
+  for (;;) {
+    const size_t end = text.find("\r\n\r\n");
+    if (end == text.npos) {
+      c->partial = text;
+      return more;
+    }
+    AnswerHead head;
+    if (!ParseAnswerHead(text.substr(0, end + 2), &head) || head.length < 0) {
+      Fail(c, &result_.errors.head);
+      return false;
+    }
+    if (head.status != 200) {
+      Fail(c, &result_.errors.status);
+      return false;
+    }
+    c->ends = head.close || options_.close;
+    // It may leave out what was asked for behind it (RFC 9112, section 9.6).
+    if (c->ends) c->pending = 1;
+    const bool last = c->pending == 1;
+    text.remove_prefix(end + 4);
+    if (head.length != options_.targets[c->target].length ||
+        (last && static_cast<int64_t>(text.size()) > head.length)) {
+      Fail(c, &result_.errors.length);
+      return false;
+    }
+    const size_t body = std::min(text.size(), static_cast<size_t>(head.length));
+    text.remove_prefix(body);
+    if (in_window) result_.body_bytes += body;
+    c->left = head.length - static_cast<int64_t>(body);
+    c->state = State::kBody;
+    if (c->left > 0) return more;
     Answered(c);
-    return c->state == State::kEnding;
+    if (last) return c->state == State::kEnding;
   }
-  return ended || n == kFirstRead;
 }
 
 bool Client::ReceiveBody(Connection* c, bool ended) {
@@ -399,8 +418,9 @@ bool Client::ReceiveBody(Connection* c, bool ended) {
   }
   c->left -= n;
   if (c->left > 0) return ended;
+  const bool last = c->pending == 1;
   Answered(c);
-  return c->state == State::kEnding;
+  return !last || c->state == State::kEnding;
 }
 
 void Client::Answered(Connection* c) {
@@ -410,7 +430,9 @@ void Client::Answered(Connection* c) {
     ++result_.answers;
     result_.latency.Add(now_ - c->due_ns);
   }
-  if (c->ends) {
+  if (--c->pending > 0) {
+    c->state = State::kHead;
+  } else if (c->ends) {
     c->state = State::kEnding;
   } else {
     c->state = State::kFree;

@@ -24,8 +24,14 @@ struct Target {
 
 struct Options {
   sockaddr_in address = {};
-  std::vector<Target> targets;  // asked for in turn, over all connections
+  std::vector<Target> targets;
+  // Indices of targets: the order in which they are asked for, over all
+  // connections, and again from the beginning. If empty, in turn.
+  std::vector<uint32_t> sequence;
   int connections = 64;
+  // Closed loop, connections kept: so many requests for the same target go out
+  // together, and the next ones when all of them are answered.
+  int pipeline = 1;
   // Requests a second. 0 is the closed loop: a connection asks again as soon
   // as it has its answer. Otherwise the open loop: requests fall due at equal
   // distances whatever became of those before, wait if no connection is free,
@@ -102,6 +108,7 @@ class Client {
     State state = State::kClosed;
     bool ends = false;  // the server closes after this answer
     uint32_t target = 0;
+    int pending = 0;      // answers that are missing
     int64_t left = 0;     // bytes of the body that are missing
     int64_t due_ns = 0;   // when the request was to be sent
     std::string partial;  // a head that has not ended yet
@@ -120,6 +127,7 @@ class Client {
   void Shut(Connection* c);
   void Fail(Connection* c, uint64_t* kind);
   void SendRequest(Connection* c);
+  uint32_t NextTarget();
   void OnEvents(Connection* c, uint32_t events);
   void Connected(Connection* c);
   bool ReceiveHead(Connection* c, bool ended);
@@ -133,12 +141,13 @@ class Client {
 
   const Options options_;
   const std::function<void()> at_window_;
-  std::vector<std::string> requests_;  // ready-made, one for each target
+  std::vector<std::string> requests_;
+  // Ready-made: all that are sent together, for each target.
   std::vector<Connection> connections_;
   std::unique_ptr<char[]> buffer_;
   int epoll_ = -1;
   Phase phase_ = Phase::kConnect;
-  size_t next_target_ = 0;
+  size_t next_ = 0;  // in the sequence, or target
   int64_t now_ = 0;
   int64_t window_begin_ = 0;
   int64_t window_end_ = 0;

@@ -64,8 +64,12 @@ class Server {
   const sockaddr_in& address() const { return address_; }
   uint64_t connections() const { return accepted_; }
 
-  bool close_after = false;    // the answer
-  int64_t first_delay_ns = 0;  // of the first answer
+  uint64_t asked_b() const { return asked_b_; }
+  // Requests for /b.
+
+  std::map<std::string, std::string> answer_of;  // instead, by path
+  bool close_after = false;                      // the answer
+  int64_t first_delay_ns = 0;                    // of the first answer
   uint64_t silent_after = UINT64_MAX;
   // Answers no more after so many.
 
@@ -92,17 +96,27 @@ class Server {
     ssize_t n = recv(fd, buffer, sizeof buffer, 0);
     if (n <= 0) return Drop(fd);
     input.append(buffer, static_cast<size_t>(n));
-    if (input.find("\r\n\r\n") == input.npos) return;
-    input.clear();
+    for (size_t end; (end = input.find("\r\n\r\n")) != input.npos;) {
+      if (!Reply(fd, input.substr(4, input.find(' ', 4) - 4))) return;
+      input.erase(0, end + 4);
+    }
+  }
+
+  // Answers one request; false if the connection is gone.
+  bool Reply(int fd, const std::string& path) {
     if (answers_ == 0) {
       const int64_t until = NowNs() + first_delay_ns;
       for (int64_t left; (left = until - NowNs()) > 0;) {
         poll(nullptr, 0, static_cast<int>(left / kMillisecond + 1));
       }
     }
-    if (answers_++ >= silent_after) return;
-    send(fd, answer_.data(), answer_.size(), MSG_NOSIGNAL);
+    if (answers_++ >= silent_after) return true;
+    auto at = answer_of.find(path);
+    const std::string& answer = at == answer_of.end() ? answer_ : at->second;
+    send(fd, answer.data(), answer.size(), MSG_NOSIGNAL);
+    asked_b_ += path == "/b";
     if (close_after) Drop(fd);
+    return !close_after;
   }
 
   void Drop(int fd) {
@@ -116,6 +130,7 @@ class Server {
   int stop_ = -1;
   uint64_t answers_ = 0;
   std::atomic<uint64_t> accepted_ = 0;
+  std::atomic<uint64_t> asked_b_ = 0;
   std::map<int, std::string> input_;
   std::thread thread_;
 };
@@ -151,6 +166,65 @@ TEST(ClientTest, ClosedLoopCountsWholeAnswers) {
     EXPECT_GE(r.body_bytes + 4 * length, r.answers * length);
     EXPECT_GE(r.bytes, r.body_bytes);
   }
+}
+
+TEST(ClientTest, AsksInTheOrderOfTheSequence) {
+  Server server("");
+  server.answer_of = {{"/a", Answer(10)}, {"/b", Answer(9000)}};
+  server.Start();
+  Options options = For(server, 10);
+  options.targets = {{"/a", 10}, {"/b", 9000}};
+  options.sequence = {0, 1, 1, 1};
+  Client client(options, Ignore);
+  ASSERT_TRUE(client.Run().ok());
+  const Result& r = client.result();
+  EXPECT_GT(r.answers, 8u);
+  EXPECT_EQ(r.errors.total(), 0u);
+  // Three of four, but for those under way at either end.
+  EXPECT_NEAR(static_cast<double>(server.asked_b()),
+              0.75 * static_cast<double>(r.answers), 8);
+}
+
+TEST(ClientTest, PipelinedAnswersAreTakenApart) {
+  // Several in one read; a head that is cut by the read; bodies longer than it.
+  for (size_t length : {0, 10, 1000, 4000, 50'000}) {
+    Server server(Answer(length));
+    server.Start();
+    Options options = For(server, static_cast<int64_t>(length));
+    options.pipeline = 7;
+    Client client(options, Ignore);
+    ASSERT_TRUE(client.Run().ok());
+    const Result& r = client.result();
+    EXPECT_GT(r.answers, 28u) << length;
+    EXPECT_EQ(r.errors.total(), 0u) << length;
+    EXPECT_EQ(server.connections(), 4u);
+    EXPECT_LE(r.body_bytes, (r.answers + 28) * length);
+    EXPECT_GE(r.body_bytes + 28 * length, r.answers * length);
+  }
+}
+
+TEST(ClientTest, ServerMayEndAPipelinedConnectionIfItSaysSo) {
+  std::string answer = Answer(100);
+  answer.insert(answer.find("\r\n") + 2, "Connection: close\r\n");
+  Server server(answer);
+  server.close_after = true;
+  server.Start();
+  Options options = For(server, 100);
+  options.pipeline = 3;
+  Client client(options, Ignore);
+  ASSERT_TRUE(client.Run().ok());
+  EXPECT_GT(client.result().answers, 4u);
+  EXPECT_EQ(client.result().errors.total(), 0u);
+}
+
+TEST(ClientTest, MoreAnswersThanAskedForAreAnError) {
+  Server server(Answer(10) + Answer(10));
+  server.Start();
+  Options options = For(server, 10);
+  options.pipeline = 2;
+  Client client(options, Ignore);
+  client.Run().IgnoreError();
+  EXPECT_GT(client.result().errors.total(), 0u);
 }
 
 TEST(ClientTest, ConnectionForEachRequest) {

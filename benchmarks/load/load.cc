@@ -21,6 +21,10 @@ ABSL_FLAG(uint16_t, port, 8080, "port of the server, on 127.0.0.1");
 ABSL_FLAG(std::string, targets, "",
           "file with lines 'LENGTH PATH': what to ask for in turn, and the "
           "length the body must have");
+ABSL_FLAG(std::string, sequence, "",
+          "file of numbers of targets, the first is 0: the order in which they "
+          "are asked for");
+ABSL_FLAG(int, pipeline, 1, "requests sent together on a connection");
 ABSL_FLAG(int, connections, 64, "connections");
 ABSL_FLAG(double, rate, 0,
           "requests a second, timed from when they were due; 0: the next one "
@@ -54,6 +58,16 @@ bool ReadTargets(const std::string& path, std::vector<Target>* targets) {
   Target target;
   while (file >> target.length >> target.path) targets->push_back(target);
   return file.eof() && !targets->empty();
+}
+
+bool ReadSequence(const std::string& path, size_t targets,
+                  std::vector<uint32_t>* sequence) {
+  std::ifstream file(path);
+  for (uint32_t target; file >> target;) {
+    if (target >= targets) return false;
+    sequence->push_back(target);
+  }
+  return file.eof() && !sequence->empty();
 }
 
 bool ReadPids(const std::vector<std::string>& texts, std::vector<pid_t>* pids) {
@@ -138,12 +152,22 @@ int main(int argc, char** argv) {
   const double seconds = absl::GetFlag(FLAGS_seconds);
   if (options.connections < 1) return Fail("--connections must be at least 1");
   if (!(options.rate >= 0)) return Fail("--rate must not be negative");
+  options.pipeline = absl::GetFlag(FLAGS_pipeline);
+  if (options.pipeline < 1) return Fail("--pipeline must be at least 1");
+  if (options.pipeline > 1 && (options.rate > 0 || options.close)) {
+    return Fail("--pipeline needs kept connections and no --rate");
+  }
   if (!(warmup >= 0)) return Fail("--warmup must not be negative");
   if (!(seconds > 0)) return Fail("--seconds must be positive");
   options.warmup_ns = static_cast<int64_t>(warmup * 1e9);
   options.window_ns = static_cast<int64_t>(seconds * 1e9);
   if (!ReadTargets(absl::GetFlag(FLAGS_targets), &options.targets)) {
     return Fail("--targets: no file with lines 'LENGTH PATH'");
+  }
+  const std::string sequence = absl::GetFlag(FLAGS_sequence);
+  if (!sequence.empty() &&
+      !ReadSequence(sequence, options.targets.size(), &options.sequence)) {
+    return Fail("--sequence: no file of numbers of targets");
   }
   std::vector<pid_t> pids;
   if (!ReadPids(absl::GetFlag(FLAGS_server_pids), &pids)) {
