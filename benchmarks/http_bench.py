@@ -15,7 +15,8 @@ import signal
 import sys
 import time
 
-from macro import admin, cold, compare, machine, ratios, report, rounds, servers
+from macro import (
+    admin, cold, compare, machine, mix, ratios, report, rounds, scale, servers)
 from macro.arguments import count, list_of, parse_size, positive
 from macro.rounds import KIB, MIB
 
@@ -31,6 +32,9 @@ FIRST_PORT = 9001
 
 SERVERS = ["keventd", "floor", "h2o", "lighttpd", "nginx-debian"]
 # Beside nginx at its tunings, which is the yardstick and always there.
+
+PIPELINE = 16
+# Requests at a time, in the full run.
 
 QUICK_SIZES = [KIB, 16 * KIB, 100 * KIB, MIB, 10 * MIB]
 SIZES = [0, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 100 * KIB, MIB, 10 * MIB, 100 * MIB]
@@ -62,15 +66,33 @@ def arguments():
         "/dev/kevent is)")
     parser.add_argument(
         "--rounds", type=count, help="rounds of each server in a cell")
-    parser.add_argument("--seconds", type=positive, default=1.0, help="of a round")
+    parser.add_argument(
+        "--seconds", type=positive, help="of a round; always 1 for --admin")
     parser.add_argument(
         "--latency-rounds", type=count, help="rounds at a fixed rate")
-    parser.add_argument(
+    parts = parser.add_argument_group(
+        "parts", "Any of these leaves out those not named; without them and without "
+        "sizes, connections and modes all are measured.")
+    parts.add_argument(
+        "--mix", action="store_true",
+        help="a site of many files, asked for by Zipf's law")
+    parts.add_argument(
+        "--pipeline", type=count, metavar="N",
+        help="N requests at a time on each connection")
+    parts.add_argument(
+        "--all-cores", action="store_true",
+        help="as many workers as cores, with the client beside them")
+    parts.add_argument(
+        "--scale", action="store_true",
+        help="memory of idle connections, rate of accepting, shares of workers")
+    parts.add_argument(
         "--cold", action="store_true",
-        help="instead: hot requests while others pull cold files")
-    parser.add_argument(
+        help="hot requests while others pull cold files")
+    parts.add_argument(
         "--admin", action="store_true",
-        help="instead: what requests cost while kevctl and Prometheus watch")
+        help="what requests cost while kevctl and Prometheus watch")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="--mix: another site (default: 1)")
     parser.add_argument(
         "--disk-limit", type=int, default=cold.THROTTLE, metavar="BYTES",
         help="--cold: what servers may read a second; 0: the disk as it is")
@@ -82,9 +104,7 @@ def arguments():
     for mode in args.modes or []:
         if mode not in ("keep", "close"):
             parser.error(f"--modes: unknown mode {mode}")
-    if args.admin and args.cold:
-        parser.error("--admin and --cold are two different benchmarks")
-    if args.admin and args.seconds != admin.ROUND_SECONDS:
+    if args.admin and args.seconds not in (None, admin.ROUND_SECONDS):
         parser.error("--admin: a round is as long as the time between two scrapes")
     if args.servers is None:
         args.servers = SERVERS[:2] if args.quick else SERVERS
@@ -93,13 +113,9 @@ def arguments():
             parser.error(f"--servers: unknown server {server}")
     if "floor" in args.servers and "keventd" not in args.servers:
         parser.error("--servers: the floor answers as keventd does, and needs it")
-    args.seconds = 4.0 if args.cold and args.seconds == 1.0 else args.seconds
-    if args.rounds is None and args.admin:
-        args.rounds = ratios.ENOUGH_ROUNDS if args.quick else 50
-    if args.rounds is None:
-        args.rounds = (3 if args.cold else 5) if args.quick or args.cold else 15
-    if args.latency_rounds is None:
-        args.latency_rounds = min(5, args.rounds)
+    if args.admin and "keventd" not in args.servers:
+        parser.error("--admin: only keventd has an admin service")
+    choose_parts(args)
     if args.engines is None:
         args.engines = ["epoll", "uring"]
         if os.path.exists("/dev/kevent"):
@@ -107,9 +123,57 @@ def arguments():
     return args
 
 
+def choose_parts(args):
+    """Completes what is to be measured, and how often."""
+    args.custom = bool(args.sizes or args.connections or args.modes)
+    named = bool(
+        args.mix or args.pipeline or args.all_cores or args.scale or args.cold
+        or args.admin)
+    args.single_files = not named
+    if not (named or args.custom or args.quick):
+        args.mix = args.all_cores = args.scale = args.cold = args.admin = True
+        args.pipeline = PIPELINE
+    if args.rounds is None:
+        args.rounds = 5 if args.quick else 15
+        args.few_rounds = 3  # of what takes long and varies little
+        # A difference of a hundredth is looked for.
+        args.admin_rounds = ratios.ENOUGH_ROUNDS if args.quick else 50
+    else:
+        args.few_rounds = args.admin_rounds = args.rounds
+    args.cold_seconds = args.seconds or 4.0
+    args.seconds = args.seconds or 1.0
+    if args.latency_rounds is None:
+        args.latency_rounds = min(5, args.rounds)
+
+
 def plan(args):
+    """Returns the cells to measure."""
+    cells = []
+    if args.single_files:
+        cells += [rounds.Cell(*what) for what in single_files(args)]
+    if args.mix:
+        cells += [rounds.Cell(None, n) for n in args.connections or [64]]
+    if args.pipeline:
+        cells += [
+            rounds.Cell(size, n, pipeline=args.pipeline)
+            for size in args.sizes or [KIB] for n in args.connections or [64]
+        ]
+    if args.scale:
+        # What is left of a request is that it is accepted and closed.
+        cells.append(rounds.Cell(0, 64, keepalive=False))
+    if args.all_cores:
+        workers = len(machine.cores())
+        cells += [
+            rounds.Cell(size, n, workers=workers)
+            for size in args.sizes or [KIB, 100 * KIB, None]
+            for n in args.connections or [64]
+        ]
+    return cells
+
+
+def single_files(args):
     """Returns the (size, connections, keepalive) to measure."""
-    if args.sizes or args.connections or args.modes:
+    if args.custom:
         return [
             (size, connections, mode == "keep")
             for mode in args.modes or ["keep"]
@@ -133,138 +197,197 @@ class Bench:
         self.root = os.path.join(folder, "www")
         os.mkdir(self.root)
         self.limit = machine.raise_file_limit()
-        self.server_core, self.client_core = machine.cores()
+        self.cores = machine.cores()
         # A build meanwhile must not change what is measured.
         self.program = shutil.copy(args.keventd, os.path.join(folder, "keventd"))
         self.floor_program = shutil.copy(FLOOR, os.path.join(folder, "floor"))
-        self.load = rounds.Load(
-            shutil.copy(LOAD, os.path.join(folder, "load")), self.client_core)
-        self._ports = iter(range(FIRST_PORT, FIRST_PORT + 100))
+        self.load_program = shutil.copy(LOAD, os.path.join(folder, "load"))
+        self._ports = iter(range(FIRST_PORT, FIRST_PORT + 1000))
+        self._site = None
+        self.mix = None
 
     def file(self, size):
-        """Makes the file of a size, and returns its path."""
-        path = os.path.join(self.root, f"{size}.bin")
+        """Makes the file of a size, and returns its name."""
+        name = f"{size}.bin"
+        path = os.path.join(self.root, name)
         if not os.path.exists(path):
             with open(path, "wb") as file:
                 for start in range(0, size, MIB):
                     file.write(os.urandom(min(MIB, size - start)))
+        return name
+
+    def site(self):
+        """Makes the files of the mix, and returns their names."""
+        if self._site is None:
+            self._site = mix.plan(self.args.seed)
+            mix.make(self.root, self._site, self.args.seed)
+            order = mix.sequence(self._site, self.args.seed)
+            self.mix = mix.description(self._site, order, self.args.seed)
+            self._write("mix.targets", (f"{s} /{path}" for s, path in self._site))
+            self._write("mix.sequence", order)
+        return [path for _, path in self._site]
+
+    def _write(self, name, lines):
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="ascii") as file:
+            file.writelines(f"{line}\n" for line in lines)
         return path
 
     def targets(self, size):
         """Makes the list for the load client, and returns its path."""
-        name = os.path.basename(self.file(size))
-        path = os.path.join(self.folder, f"{size}.targets")
-        with open(path, "w", encoding="ascii") as file:
-            file.write(f"{size} /{name}\n")
-        return path
+        return self._write(f"{size}.targets", [f"{size} /{self.file(size)}"])
 
-    def _conf(self, kind, conf, **options):
+    def files_of(self, cell):
+        """Makes the files of a cell, tells it of them, and returns their names."""
+        if cell.file_bytes is None:
+            names = self.site()
+            cell.targets = os.path.join(self.folder, "mix.targets")
+            cell.sequence = os.path.join(self.folder, "mix.sequence")
+            return names
+        cell.targets = self.targets(cell.file_bytes)
+        return [self.file(cell.file_bytes)]
+
+    def server_cores(self, workers):
+        """Returns the cores of a server with so many workers."""
+        return self.cores[:1] if workers == 1 else self.cores
+
+    def client_cores(self, workers):
+        """Returns the cores of the client of such a server."""
+        return self.cores[1:2] if workers == 1 else self.cores
+
+    def load(self, workers=1):
+        """Returns the client for servers with so many workers."""
+        # One client's process cannot keep many workers busy.
+        clients = 1 if workers == 1 else max(1, len(self.cores) // 2)
+        return rounds.Load(self.load_program, self.client_cores(workers), clients)
+
+    def _conf(self, kind, conf, workers=1, **options):
         return kind(
             self.folder, os.path.join(HERE, "conf", f"{conf}.conf"), self.root,
-            self.server_core, PORT=next(self._ports), WORKERS=1, NOFILE=self.limit,
+            self.server_cores(workers), PORT=next(self._ports), WORKERS=workers,
+            NOFILE=self.limit,
             # Beside connections a worker needs descriptors for its cached files.
             CONNECTIONS=min(16384, self.limit - 2000), **options)
 
-    def nginx(self, conf, name="nginx"):
+    def nginx(self, conf, workers=1, **options):
         """Returns nginx with a configuration; not started."""
-        return self._conf(servers.Nginx, f"nginx-{conf}", name=name)
+        return self._conf(servers.Nginx, f"nginx-{conf}", workers, **options)
 
-    def others(self):
+    def others(self, workers):
         """Returns the other servers asked for; not started."""
         make = {
-            "h2o": lambda: self._conf(servers.H2o, "h2o"),
-            "lighttpd": lambda: self._conf(servers.Lighttpd, "lighttpd"),
-            "nginx-debian": lambda: self.nginx("debian"),
+            "h2o": lambda: self._conf(servers.H2o, "h2o", workers),
+            "lighttpd": lambda: self._conf(servers.Lighttpd, "lighttpd", workers),
+            "nginx-debian": lambda: self.nginx("debian", workers),
         }
         return [make[name]() for name in self.args.servers if name in make]
 
-    def admin(self):
-        """Measures what watching costs, and returns the results."""
-        size = (self.args.sizes or [KIB])[0]
-        connections = (self.args.connections or [64])[0]
-        files = [self.file(size)]
-        kevctl = shutil.copy(KEVCTL, os.path.join(self.folder, "kevctl"))
-        cell = rounds.Cell(self.targets(size), size, connections, True)
-        out = []
-        for engine in self.args.engines:
-            with servers.Group() as group:
-                watched, off = (
-                    group.start(servers.Keventd(
-                        self.folder, self.program, engine, self.root,
-                        self.server_core, admin_port=port))
-                    for port in (next(self._ports), None))
-                for server in (watched, off):
-                    server.check(files)
-                rounds.say(f"admin, {engine}: {cell}")
-                watcher = admin.Watcher(
-                    kevctl, self.folder, self.client_core, watched)
-                taken = admin.measure(
-                    cell, self.load, watched, off, watcher, self.args.rounds)
-                out += admin.results(cell, engine, taken, watcher)
-        return out
-
-    def keventds(self):
+    def keventds(self, workers=1, with_admin=False):
         """Returns keventd with each engine; not started."""
         return [
             servers.Keventd(
-                self.folder, self.program, engine, self.root, self.server_core)
+                self.folder, self.program, engine, self.root,
+                self.server_cores(workers), workers,
+                next(self._ports) if with_admin else None)
             for engine in self.args.engines if "keventd" in self.args.servers
         ]
 
     def floor(self, cell, keventd):
         """Returns the floor with keventd's very answer; not started."""
-        path = self.file(cell.file_bytes)
-        head = keventd.head_of(os.path.basename(path), cell.keepalive)
+        name = self.file(cell.file_bytes)
         return servers.Floor(
-            self.folder, self.floor_program, self.server_core, head, path,
-            cell.keepalive)
+            self.folder, self.floor_program, self.server_cores(cell.workers),
+            keventd.head_of(name, cell.keepalive), os.path.join(self.root, name),
+            cell.keepalive, cell.workers)
 
     def warm(self):
         """Measures files in the page cache, and returns the cells."""
         wanted = plan(self.args)
-        files = [self.file(size) for size in sorted({size for size, _, _ in wanted})]
+        cells = []
+        for workers in sorted({cell.workers for cell in wanted}):
+            cells += self._warm(
+                [cell for cell in wanted if cell.workers == workers], workers)
+        return cells
+
+    def _warm(self, wanted, workers):
+        files = sorted({name for cell in wanted for name in self.files_of(cell)})
+        load = self.load(workers)
         with servers.Group() as group:
-            sendfile = group.start(self.nginx("sendfile"))
-            buffered = group.start(self.nginx("buffered"))
+            sendfile = group.start(self.nginx("sendfile", workers))
+            buffered = group.start(self.nginx("buffered", workers))
             control_of = {
-                nginx: group.start(self.nginx(nginx.engine, "nginx-control"))
+                nginx: group.start(
+                    self.nginx(nginx.engine, workers, name="nginx-control"))
                 for nginx in (sendfile, buffered)
             }
-            others = [group.start(other) for other in self.others()]
-            keventds = [group.start(keventd) for keventd in self.keventds()]
+            others = [group.start(other) for other in self.others(workers)]
+            keventds = [group.start(one) for one in self.keventds(workers)]
             for server in [*control_of, *control_of.values(), *others, *keventds]:
-                server.check(files)
+                server.check(self.root, files)
             cells = []
-            for number, (size, connections, keepalive) in enumerate(wanted):
-                cell = rounds.Cell(
-                    self.targets(size), size, connections, keepalive)
+            for number, cell in enumerate(wanted):
                 rounds.say(f"cell {number + 1} of {len(wanted)}: {cell}")
                 # Another nginx like the better one, against which it shows what
                 # is noise.
-                likely = self._better(cell, list(control_of))
+                likely = self._better(cell, load, list(control_of))
                 with servers.Group() as of_cell:
-                    floor = None
-                    if "floor" in self.args.servers:
-                        floor = of_cell.start(self.floor(cell, keventds[0]))
-                        floor.check([self.file(size)])
+                    floor = self._start_floor(cell, keventds, of_cell)
                     rounds.measure(
-                        cell, self.load,
+                        cell, load,
                         [sendfile, buffered, control_of[likely], *keventds,
                          *([floor] if floor else []), *others],
                         self.args.seconds, self.args.rounds,
-                        self.args.latency_rounds,
+                        self._latency_rounds(cell),
                         [likely, control_of[likely], *keventds])
                 cells += rounds.results(cell, list(control_of), control_of, floor)
             return cells
 
-    def _better(self, cell, tunings):
+    def _latency_rounds(self, cell):
+        # The open loop does not sleep: on the cores of the servers it would be a
+        # load of its own. And it sends single requests.
+        if cell.workers > 1 or cell.pipeline > 1:
+            return 0
+        return self.args.latency_rounds
+
+    def _start_floor(self, cell, keventds, group):
+        # It knows one answer, and one request at a time.
+        if ("floor" not in self.args.servers or cell.file_bytes is None
+                or cell.pipeline > 1):
+            return None
+        floor = group.start(self.floor(cell, keventds[0]))
+        floor.check(self.root, [self.file(cell.file_bytes)])
+        return floor
+
+    def _better(self, cell, load, tunings):
         trial = rounds.Cell(
-            cell.targets, cell.file_bytes, cell.connections, cell.keepalive)
+            cell.file_bytes, cell.connections, cell.keepalive, cell.pipeline,
+            cell.workers)
+        self.files_of(trial)
         seconds = min(0.5, self.args.seconds)
-        rounds.measure(trial, self.load, tunings, seconds, 2, 0, tunings)
+        rounds.measure(trial, load, tunings, seconds, 2, 0, tunings)
         return min(
             tunings, key=lambda t: sum(
                 r["cpu_us_per_request"] for r in trial.closed[t]))
+
+    def scale(self):
+        """Measures idle connections and fairness, and returns the results."""
+        name = self.file(scale.FILE_BYTES)
+        result = {
+            "idle": scale.idle(
+                lambda: [*self.keventds(), self.nginx("sendfile")], name,
+                self.args.few_rounds, self.limit)
+        }
+        with servers.Group() as group:
+            workers = scale.FAIR_WORKERS
+            chosen = [
+                group.start(server) for server in
+                [*self.keventds(workers, with_admin=True),
+                 self.nginx("sendfile", workers, count_workers=True)]
+            ]
+            result["fairness"] = scale.fairness(
+                chosen, self.load(workers), self.targets(scale.FILE_BYTES),
+                self.args.seconds, min(5, self.args.rounds))
+        return result
 
     def cold(self):
         """Measures cold files, and returns the results."""
@@ -272,10 +395,29 @@ class Bench:
         with servers.Group() as group:
             chosen = [self.nginx("sendfile"), self.nginx("aio"), *self.keventds()]
             for server in chosen:
-                group.start(server).check(files)
+                group.start(server).check(self.root, files)
             return cold.measure(
-                chosen, self.load, self.root, self.targets, self.folder,
-                self.args.seconds, self.args.rounds, self.args.disk_limit)
+                chosen, self.load(), self.root, self.targets, self.folder,
+                self.args.cold_seconds, self.args.few_rounds, self.args.disk_limit)
+
+    def admin(self):
+        """Measures what watching costs, and returns the results."""
+        cell = rounds.Cell(
+            (self.args.sizes or [KIB])[0], (self.args.connections or [64])[0])
+        files = self.files_of(cell)
+        kevctl = shutil.copy(KEVCTL, os.path.join(self.folder, "kevctl"))
+        out = []
+        for watched, off in zip(self.keventds(with_admin=True), self.keventds()):
+            with servers.Group() as group:
+                for server in (watched, off):
+                    group.start(server).check(self.root, files)
+                rounds.say(f"admin, {watched.engine}: {cell}")
+                watcher = admin.Watcher(
+                    kevctl, self.folder, self.client_cores(cell.workers), watched)
+                taken = admin.measure(
+                    cell, self.load(), watched, off, watcher, self.args.admin_rounds)
+                out += admin.results(cell, watched.engine, taken, watcher)
+        return out
 
 
 def out_path(args):
@@ -284,7 +426,9 @@ def out_path(args):
         return args.out
     folder = os.path.join(HERE, "out")
     os.makedirs(folder, exist_ok=True)
-    name = "admin" if args.admin else "cold" if args.cold else "http"
+    # Of what is measured beside the cells.
+    parts = [part for part in ("cold", "admin") if getattr(args, part)]
+    name = parts[0] if len(parts) == 1 and not plan(args) else "http"
     return os.path.join(folder, name + ".json")
 
 
@@ -300,12 +444,14 @@ def run(args):
     with machine.work_folder(os.path.join(HERE)) as folder:
         bench = Bench(args, folder)
         header["files_on"] = machine.file_system(folder)
-        header["server_core"] = bench.server_core
+        header["server_core"] = bench.cores[0]
         header["seconds_per_round"] = args.seconds
         result = {
             "benchmark": "http",
             "machine": header,
-            "cells": [] if args.cold or args.admin else bench.warm(),
+            "cells": bench.warm() if plan(args) else [],
+            "mix": bench.mix,
+            "scale": bench.scale() if args.scale else {},
             "cold": bench.cold() if args.cold else [],
             "admin": bench.admin() if args.admin else [],
         }
@@ -313,10 +459,9 @@ def run(args):
     with open(out, "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
         file.write("\n")
-    for line in [
-            *report.cells(result["cells"]), *report.cold(result["cold"]),
-            *report.admin(result["admin"])
-    ]:
+    for line in [*report.cells(result["cells"]), *report.mix(result["mix"]),
+                 *report.scale(result["scale"]), *report.cold(result["cold"]),
+                 *report.admin(result["admin"])]:
         print(line)
     print(f"\n  results: {out}")
     failed = any(

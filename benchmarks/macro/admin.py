@@ -31,10 +31,10 @@ _START_SECONDS = 10
 class Watcher:
     """WatchStats by kevctl, and a scrape of /metrics each second."""
 
-    def __init__(self, kevctl, folder, core, server):
+    def __init__(self, kevctl, folder, cores, server):
         self._kevctl = kevctl
         self._folder = folder
-        self._core = core
+        self._cores = cores
         self._server = server
         self.messages = 0
         self.scrapes = 0
@@ -48,7 +48,7 @@ class Watcher:
                 [
                     self._kevctl, f"--admin=unix:{self._server.admin_socket}",
                     "--format=json", "watch", f"--interval={WATCH_MS}ms"
-                ], self._core, stdout=output, stderr=subprocess.PIPE)
+                ], self._cores, stdout=output, stderr=subprocess.PIPE)
         stop = threading.Event()
         failed = []
         scraper = threading.Thread(target=self._scrape, args=(stop, failed))
@@ -78,7 +78,7 @@ class Watcher:
 
     def _scrape(self, stop, failed):
         # Of this thread alone.
-        os.sched_setaffinity(0, {self._core})
+        os.sched_setaffinity(0, self._cores)
         connection = http.client.HTTPConnection(
             "127.0.0.1", self._server.admin_port, timeout=_START_SECONDS)
         try:

@@ -32,8 +32,8 @@ def taken(watched_costs, count, noise=0.02):
 
 def watched(watched_costs, count, noise=0.02):
     """Returns the result of the watched rounds."""
-    cell = rounds.Cell("", 1024, 64, True)
-    watcher = admin.Watcher("", "", 0, None)
+    cell = rounds.Cell(1024, 64)
+    watcher = admin.Watcher("", "", [0], None)
     results = admin.results(
         cell, "epoll", taken(watched_costs, count, noise), watcher)
     assert any("watched" in line for line in report.admin(results))

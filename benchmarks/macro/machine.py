@@ -16,6 +16,7 @@ import tempfile
 import time
 
 CONGESTION_CONTROL = "reno"
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
@@ -85,11 +86,11 @@ def raise_file_limit():
 
 
 def cores():
-    """Returns the core of the servers and that of the client."""
+    """Returns the cores that this process may use; at least two."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise Unable("two cores are needed: one for the server, one for the client")
-    return allowed[0], allowed[1]
+    return allowed
 
 
 def program(name):
@@ -97,12 +98,12 @@ def program(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
 
 
-def start(command, core, **options):
-    """Starts a process on one core; it ends with this one, however that ends."""
+def start(command, cores_of_it, **options):
+    """Starts a process on some cores; it ends with this one, however that ends."""
     parent = os.getpid()
 
     def prepare():
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores_of_it)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
@@ -267,7 +268,7 @@ def description(root):
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "hypervisor": "hypervisor" in read("/proc/cpuinfo").split(),
-        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**6,
+        "memory_mb": PAGE_BYTES * os.sysconf("SC_PHYS_PAGES") // 10**6,
         "kernel": platform.release(),
         "os": release,
         "congestion_control": CONGESTION_CONTROL,

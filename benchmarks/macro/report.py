@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results as tables for people."""
 
-from macro.rounds import size_name
+from macro.rounds import cell_name, size_name
 
 
 def table(rows, headings):
@@ -53,23 +53,24 @@ def _notes(cell):
     return ", ".join(notes)
 
 
-def _group(cell):
-    return cell["file_bytes"], cell["connections"], cell["keepalive"]
+def groups(all_cells):
+    """Returns the cells by what was asked for, one list for all servers."""
+    out = {}
+    for cell in all_cells:
+        out.setdefault(cell_name(cell), []).append(cell)
+    return out
 
 
 def cells(all_cells):
     """Yields the lines of the tables of the cells."""
-    groups = {}
-    for cell in all_cells:
-        groups.setdefault(_group(cell), []).append(cell)
-    for (size, connections, keepalive), members in groups.items():
-        kind = "kept" if keepalive else "one request each"
+    by_name = groups(all_cells)
+    for name, members in by_name.items():
         first = members[0]
         rate = next((c["latency_requests_per_s"] for c in members
                      if c["latency_requests_per_s"]), None)
         yield ""
-        yield (f"{size_name(size)}, {connections} connections, {kind}; "
-               f"{first['rounds']} rounds; latency at {number(rate)} requests/s")
+        latency = f"; latency at {number(rate)} requests/s" if rate else ""
+        yield f"{name}; {first['rounds']} rounds{latency}"
         rows = []
         for c in members:
             compared = c["ratios"]
@@ -92,7 +93,7 @@ def cells(all_cells):
             "p50 us", "p99 us", "p99.9 us", "CPU x nginx", "MB/s x nginx", "CPU / floor", ""
         ]
         yield from table(rows, headings)
-    if groups:
+    if by_name:
         yield ""
         yield ("  x nginx: above 1 is better than the best nginx. / floor: what it "
                "costs beside the bare floor. Median and 95% interval; ~ is not "
@@ -101,6 +102,71 @@ def cells(all_cells):
         if others > 0.05:
             yield (f"  Something else ran meanwhile: up to {others:.0%} of the "
                    "machine. Do not trust these figures.")
+
+
+def mix(told):
+    """Yields the line on the files of the mix."""
+    if not told:
+        return
+    yield ""
+    yield (f"  The mix: {told['files']} files, {told['bytes'] / 1e6:.0f} MB, seed "
+           f"{told['seed']}; a request is for {told['mean_bytes_per_request']} bytes "
+           f"on average, half of them for at most {told['median_bytes_per_request']}")
+
+
+def scale(measured):
+    """Yields the lines of the tables of idle connections and fairness."""
+    idle = measured.get("idle", [])
+    if idle:
+        yield ""
+        yield (f"Memory of an idle connection, of {idle[0]['connections']} after one "
+               f"request each, in bytes; {idle[0]['rounds']} rounds. Kernel: both "
+               f"ends; {idle[0]['bare_sockets_bytes']} of it are the bare sockets'")
+        yield from table([[
+            c["server"], c["engine"], number(c["rss_bytes_per_connection"]),
+            number(c["pss_bytes_per_connection"]),
+            number(c["kernel_bytes_per_connection"]), number(c["pss_mb"]),
+        ] for c in idle], ["server", "engine", "RSS", "PSS", "kernel", "in all MB"])
+    fair = measured.get("fairness", [])
+    if fair:
+        yield ""
+        yield (f"Shares of {fair[0]['workers']} workers: coefficient of variation, "
+               f"median and worst of {fair[0]['rounds']} rounds; 0 is equal")
+        yield from table([[
+            c["server"], c["engine"], str(c["connections"]),
+            *(f"{c[what + '_variation']:.2f} / {c[what + '_variation_worst']:.2f}"
+              for what in ("connections", "requests")),
+            f"{c['expected_variation']:.2f}",
+        ] for c in fair], ["server", "engine", "connections", "of connections",
+                           "of requests", "by chance"])
+
+
+def cold(all_cold):
+    """Yields the lines of the table of cold files."""
+    if not all_cold:
+        return
+    first = all_cold[0]
+    limit = first["disk_limit_mb_per_s"]
+    yield ""
+    yield (f"Cold files: {first['hot_due_per_s']} hot requests/s of "
+           f"{size_name(first['hot_bytes'])} while {first['cold_connections']} "
+           f"connections pull cold files of {size_name(first['cold_file_bytes'])}; "
+           f"disk {'as it is' if limit is None else f'at {limit:.0f} MB/s'}; "
+           f"{first['rounds']} rounds")
+    rows = [[
+        c["server"], c["engine"],
+        number(c["hot_answered_per_s"]),
+        number(c["p50_us"]),
+        number(c["p99_us"]),
+        number(c["p999_us"]),
+        number(c["cold_mb_per_s"]),
+        f"{c['errors']} ERRORS" if c["errors"] else "",
+    ] for c in all_cold]
+    headings = [
+        "server", "engine", "hot answered/s", "p50 us", "p99 us", "p99.9 us",
+        "cold MB/s", ""
+    ]
+    yield from table(rows, headings)
 
 
 def _cost(value):
@@ -149,31 +215,3 @@ def admin(all_admin):
     if others > 0.05:
         yield (f"  Something else ran meanwhile: up to {others:.0%} of the machine. "
                "Do not trust these figures.")
-
-
-def cold(all_cold):
-    """Yields the lines of the table of cold files."""
-    if not all_cold:
-        return
-    first = all_cold[0]
-    limit = first["disk_limit_mb_per_s"]
-    yield ""
-    yield (f"Cold files: {first['hot_due_per_s']} hot requests/s of "
-           f"{size_name(first['hot_bytes'])} while {first['cold_connections']} "
-           f"connections pull cold files of {size_name(first['cold_file_bytes'])}; "
-           f"disk {'as it is' if limit is None else f'at {limit:.0f} MB/s'}; "
-           f"{first['rounds']} rounds")
-    rows = [[
-        c["server"], c["engine"],
-        number(c["hot_answered_per_s"]),
-        number(c["p50_us"]),
-        number(c["p99_us"]),
-        number(c["p999_us"]),
-        number(c["cold_mb_per_s"]),
-        f"{c['errors']} ERRORS" if c["errors"] else "",
-    ] for c in all_cold]
-    headings = [
-        "server", "engine", "hot answered/s", "p50 us", "p99 us", "p99.9 us",
-        "cold MB/s", ""
-    ]
-    yield from table(rows, headings)

@@ -44,14 +44,15 @@ _OPEN_LOOP = ("p50", "p99")
 
 
 class Load:
-    """Runs the load client on its core."""
+    """Runs the load client on its cores, as so many processes."""
 
-    def __init__(self, program, core):
+    def __init__(self, program, cores, clients=1):
         self._program = program
-        self._core = core
+        self._cores = cores
+        self._clients = clients
 
     def start(self, server, targets, connections, seconds, **flags):
-        """Starts it against a server; finish() waits for it."""
+        """Starts one process against a server; finish() waits for it."""
         command = [
             self._program, f"--port={server.port}", f"--targets={targets}",
             f"--connections={connections}", f"--seconds={seconds}",
@@ -59,7 +60,7 @@ class Load:
         ]
         command += [f"--{name}={value}" for name, value in flags.items()]
         return machine.start(
-            command, self._core, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command, self._cores, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True)
 
     @staticmethod
@@ -74,27 +75,111 @@ class Load:
             raise machine.Unable(f"{server}: {errors.strip()}")
         return json.loads(output)
 
-    def run(self, server, *arguments, **flags):
+    def run(self, server, targets, connections, *arguments, **flags):
         """Runs it against a server and returns what it measured."""
-        return self.finish(self.start(server, *arguments, **flags), server)
+        count = min(self._clients, connections)
+        shares = [connections // count + (i < connections % count)
+                  for i in range(count)]
+        if "rate" in flags:
+            flags["rate"] /= count
+        processes = []
+        try:
+            for share in shares:
+                processes.append(
+                    self.start(server, targets, share, *arguments, **flags))
+            return merged([self.finish(p, server) for p in processes])
+        finally:
+            for process in processes:
+                machine.end(process)
+
+
+def merged(measured):
+    """Returns what clients that ran beside each other measured, as if by one.
+
+    Server and processors they all saw alike: those of the first are taken.
+    """
+    if len(measured) == 1:
+        return measured[0]
+    out = dict(measured[0])
+    for name in ("answers", "answers_in_time", "body_bytes", "client_cpu_us",
+                 "unanswered"):
+        out[name] = sum(one[name] for one in measured)
+    out["seconds"] = statistics.fmean(one["seconds"] for one in measured)
+    out["errors"] = {
+        kind: sum(one["errors"][kind] for one in measured)
+        for kind in out["errors"]
+    }
+    histogram = sum((one["latency"]["histogram_ns"] for one in measured), [])
+    out["latency"] = {
+        "count": sum(one["latency"]["count"] for one in measured),
+        "p50_us": percentile_us(histogram, 0.5, 1) or 0,
+        "p99_us": percentile_us(histogram, 0.99, 1) or 0,
+        "p999_us": percentile_us(histogram, 0.999, 1) or 0,
+        "histogram_ns": histogram,
+    }
+    return out
 
 
 class Cell:
     """What is asked for, and what came out, for each server."""
 
-    def __init__(self, targets, file_bytes, connections, keepalive):
-        self.targets = targets  # file for the load client
-        self.file_bytes = file_bytes
+    def __init__(self, file_bytes, connections, keepalive=True, pipeline=1, workers=1):
+        self.file_bytes = file_bytes  # None: the mix
         self.connections = connections
         self.keepalive = keepalive
+        self.pipeline = pipeline
+        self.workers = workers  # of each server; more than one: on all cores
+        self.targets = None  # file for the load client
+        self.sequence = None  # the same
         self.closed = {}  # server: its rounds
         self.open = {}
         self.histograms = {}
         self.rate = None
 
+    @property
+    def workload(self):
+        """Returns whether one file is asked for, or many."""
+        return "mix" if self.file_bytes is None else "file"
+
+    def flags(self):
+        """Returns the flags of the load client."""
+        out = {}
+        if not self.keepalive:
+            out["close"] = "true"
+        if self.sequence:
+            out["sequence"] = self.sequence
+        if self.pipeline > 1:
+            out["pipeline"] = self.pipeline
+        return out
+
+    def describe(self):
+        """Returns what names the cell in the results."""
+        return {
+            "workload": self.workload,
+            "file_bytes": self.file_bytes,
+            "connections": self.connections,
+            "keepalive": self.keepalive,
+            "pipeline": self.pipeline,
+            "workers": self.workers,
+        }
+
     def __str__(self):
-        kind = "kept" if self.keepalive else "one request each"
-        return f"{size_name(self.file_bytes)}, {self.connections} connections, {kind}"
+        return cell_name(self.describe())
+
+
+def cell_name(cell):
+    """Returns a cell of the results in words; older ones lack some fields."""
+    mix = cell.get("workload", "file") == "mix"
+    parts = ["mix of files" if mix else size_name(cell["file_bytes"])]
+    parts.append(
+        f"{cell['connections']} connection" + "s" * (cell["connections"] != 1))
+    if cell.get("keepalive") is False:
+        parts.append("one request each")
+    if cell.get("pipeline", 1) > 1:
+        parts.append(f"{cell['pipeline']} requests together")
+    if cell.get("workers", 1) > 1:
+        parts.append(f"{cell['workers']} workers on all cores")
+    return ", ".join(parts)
 
 
 def size_name(size):
@@ -108,7 +193,7 @@ def size_name(size):
 def closed_round(result, file_bytes):
     """Returns the figures of one closed-loop round."""
     requests = result["answers"]
-    if file_bytes >= LARGE:
+    if file_bytes is not None and file_bytes >= LARGE:
         requests = result["body_bytes"] / file_bytes
     if not requests:
         raise machine.Unable("a round without an answer")
@@ -165,9 +250,9 @@ def say(text):
 
 
 def measure(cell, load, servers, seconds, rounds, latency_rounds, latency_servers):
-    """Fills in a cell. Servers take turns in each round, each round begins with
+    """Fills in a cell; without latency_rounds there is no latency. Servers take turns in each round, each round begins with
     another one: what the machine does meanwhile hits all alike."""
-    flags = {} if cell.keepalive else {"close": "true"}
+    flags = cell.flags()
 
     def turns(count, chosen):
         for number in range(count):
@@ -182,6 +267,8 @@ def measure(cell, load, servers, seconds, rounds, latency_rounds, latency_server
     for server in turns(rounds, servers):
         result = load.run(server, cell.targets, cell.connections, seconds, **flags)
         cell.closed[server].append(closed_round(result, cell.file_bytes))
+    if not latency_rounds:
+        return
     slowest = min(
         statistics.median(r["requests_per_s"] for r in cell.closed[s])
         for s in latency_servers)
@@ -211,10 +298,12 @@ def _logs(cell, name, server, yardstick):
 def _best(cell, name, candidates):
     def median(server):
         series, less_is_better = _series(cell, server, name)
-        value = statistics.median(series) if series else 0
+        value = statistics.median(series)
         return value if less_is_better else -value
 
-    return min(candidates, key=median)
+    # Latency was measured of one tuning only.
+    measured = [c for c in candidates if _series(cell, c, name)[0]]
+    return min(measured, key=median) if measured else candidates[0]
 
 
 def results(cell, yardsticks, control_of, floor=None):
@@ -284,9 +373,7 @@ def _result(cell, server, compared, over_floor, is_yardstick):
     result = {
         "server": server.name,
         "engine": server.engine,
-        "file_bytes": cell.file_bytes,
-        "connections": cell.connections,
-        "keepalive": cell.keepalive,
+        **cell.describe(),
         "cpu_us_per_request": _median(closed, "cpu_us_per_request"),
         "client_us_per_request": _median(closed, "client_us_per_request"),
         "machine_us_per_request": _median(closed, "machine_us_per_request"),
@@ -317,7 +404,8 @@ def _result(cell, server, compared, over_floor, is_yardstick):
         },
     }
     aims = AIMS.get((cell.keepalive, cell.file_bytes))
-    if server.name == "keventd" and aims and cell.connections == 64:
+    plain = cell.connections == 64 and cell.pipeline == 1 and cell.workers == 1
+    if server.name == "keventd" and aims and plain:
         result["aim"] = aims
         result["aims_met"] = {
             name: aim_met(name, aim, compared, over_floor)

@@ -35,7 +35,7 @@ def one_round(cpu_us, source):
 def measured(costs, size=1024, count=15):
     """Returns a cell in which each server costs so much, and its servers."""
     source = random.Random(1)
-    cell = rounds.Cell(None, size, 64, True)
+    cell = rounds.Cell(size, 64)
     servers = {}
     for (name, engine), cost in costs.items():
         server = servers[name, engine] = Server(name, engine)
@@ -102,6 +102,61 @@ class RoundsTest(unittest.TestCase):
         result = results(COSTS, count=5)["keventd", "epoll"]
         self.assertFalse(result["resolved"])
         self.assertFalse(result["over_floor"]["cpu"]["resolved"])
+
+    def test_latency_is_compared_with_the_tuning_that_has_it(self):
+        costs = {("nginx", "buffered"): 7.0, ("nginx-control", "buffered"): 7.0, **COSTS}
+        cell, servers = measured(costs)
+        slow = {"p50_us": 50, "p99_us": 100, "cpu_us_per_request": 7, "errors": 0}
+        fast = {**slow, "p99_us": 50}
+        for server, row in ((servers["nginx", "sendfile"], slow),
+                            (servers["keventd", "epoll"], fast)):
+            cell.open[server] = [row] * 15
+            cell.histograms[server] = [[50_000, 1000]]
+        cell.rate = 1000.0
+        tunings = [servers["nginx", "buffered"], servers["nginx", "sendfile"]]
+        of = {r["server"]: r for r in rounds.results(cell, tunings, {})}
+        self.assertEqual(of["keventd"]["ratios"]["cpu"]["against"], "buffered")
+        p99 = of["keventd"]["ratios"]["p99"]
+        self.assertEqual(p99["against"], "sendfile")
+        self.assertAlmostEqual(p99["value"], 2)
+
+    def test_clients_beside_each_other_count_as_one(self):
+        def one(answers, cpu_us):
+            return {
+                "seconds": 1.0, "answers": answers, "answers_in_time": answers,
+                "body_bytes": answers * 10, "unanswered": 0,
+                "errors": {"io": 1, "head": 0}, "client_cpu_us": cpu_us,
+                "server": {"cpu_us": 500.0}, "cpus": [{"busy_us": 7}],
+                "latency": {"count": answers, "p50_us": 1, "p99_us": 1, "p999_us": 1,
+                            "histogram_ns": [[1000 * answers, answers]]},
+            }
+
+        both = rounds.merged([one(10, 3.0), one(30, 4.0)])
+        self.assertEqual(both["answers"], 40)
+        self.assertEqual(both["client_cpu_us"], 7.0)
+        self.assertEqual(both["errors"], {"io": 2, "head": 0})
+        self.assertEqual(both["seconds"], 1.0)
+        # Both saw the same server, and the same machine.
+        self.assertEqual(both["server"], {"cpu_us": 500.0})
+        self.assertEqual(both["cpus"], [{"busy_us": 7}])
+        self.assertEqual(both["latency"]["p50_us"], 30)
+
+    def test_cells_of_older_results_have_names_too(self):
+        old = {"file_bytes": 1024, "connections": 1, "keepalive": True}
+        self.assertEqual(rounds.cell_name(old), "1 KiB, 1 connection")
+        new = {"workload": "mix", "file_bytes": None, "connections": 64,
+               "keepalive": False, "pipeline": 1, "workers": 2}
+        self.assertEqual(
+            rounds.cell_name(new),
+            "mix of files, 64 connections, one request each, 2 workers on all cores")
+
+    def test_mix_is_counted_by_answers(self):
+        cell, servers = measured(COSTS, size=None)
+        self.assertEqual(cell.workload, "mix")
+        nginx = servers["nginx", "sendfile"]
+        for result in rounds.results(cell, [nginx], {}):
+            self.assertEqual(result["workload"], "mix")
+            self.assertNotIn("aim", result)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The servers that are compared, each as one worker on one core."""
 
+import collections
 import http.client
 import os
 import re
 import select
-import shutil
 import socket
 import subprocess
+import tempfile
 import time
+import urllib.request
 
 from macro import machine
 
@@ -23,8 +25,7 @@ class Server:
         self.engine = engine
         self.port = 0
         self.process = None
-        self._run = os.path.join(folder, f"{name}-{engine}")
-        os.mkdir(self._run)
+        self._run = tempfile.mkdtemp(prefix=f"{name}-{engine}.", dir=folder)
 
     def __str__(self):
         return f"{self.name}/{self.engine}"
@@ -40,25 +41,25 @@ class Server:
             if self.process.stdout:
                 self.process.stdout.close()
 
-    def check(self, files):
-        """Raises Unable unless it serves the files byte for byte."""
+    def check(self, root, names):
+        """Raises Unable unless it serves these files of a folder byte for byte."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        for path in files:
-            connection.request("GET", "/" + os.path.basename(path))
+        for name in names:
+            connection.request("GET", "/" + name)
             response = connection.getresponse()
-            with open(path, "rb") as file:
+            with open(os.path.join(root, name), "rb") as file:
                 same = response.read() == file.read()
             if response.status != 200 or not same:
                 raise machine.Unable(
-                    f"{self} does not serve {os.path.basename(path)} as it is "
+                    f"{self} does not serve {name} as it is "
                     f"(status {response.status})")
         connection.close()
 
-    def _start_and_match(self, command, core, pattern):
+    def _start_and_match(self, command, cores, pattern):
         """Starts a program of ours that prints one line when it listens."""
         with open(os.path.join(self._run, "error.log"), "wb") as log:
             self.process = machine.start(
-                command, core, stdout=subprocess.PIPE, stderr=log)
+                command, cores, stdout=subprocess.PIPE, stderr=log)
         ready, _, _ = select.select([self.process.stdout], [], [], _START_SECONDS)
         line = self.process.stdout.readline().decode() if ready else ""
         match = re.match(pattern, line)
@@ -77,11 +78,11 @@ class Configured(Server):
     _PROGRAM = ""
     _PACKAGE = ""
 
-    def __init__(self, name, engine, folder, conf, root, core, **words):
+    def __init__(self, name, engine, folder, conf, root, cores, **words):
         super().__init__(name, engine, folder)
         self.port = words["PORT"]
         self._conf = conf
-        self._core = core
+        self._cores = cores
         self._words = {"RUN": self._run, "ROOT": root, **words}
 
     def start(self):
@@ -100,7 +101,7 @@ class Configured(Server):
         log = os.path.join(self._run, "error.log")
         with open(log, "ab") as output:
             self.process = machine.start(
-                [program, *self._arguments(path, log)], self._core, stdout=output,
+                [program, *self._arguments(path, log)], self._cores, stdout=output,
                 stderr=output)
         deadline = time.monotonic() + _START_SECONDS
         while not self._ready():
@@ -126,10 +127,17 @@ class Nginx(Configured):
     _PROGRAM = "nginx"
     _PACKAGE = "nginx-light"
 
-    def __init__(self, folder, conf, root, core, name="nginx", **words):
+    def __init__(self, folder, conf, root, cores, name="nginx", count_workers=False,
+                 **words):
         conf_name = os.path.splitext(os.path.basename(conf))[0]
+        # A worker of several may not wander; one is where http_bench.py puts it.
+        words["AFFINITY"] = (
+            "worker_cpu_affinity auto;" if words["WORKERS"] > 1 else "")
         super().__init__(
-            name, conf_name.removeprefix("nginx-"), folder, conf, root, core, **words)
+            name, conf_name.removeprefix("nginx-"), folder, conf, root, cores, **words)
+        self._workers_log = os.path.join(self._run, "workers.log")
+        self._words["ACCESS_LOG"] = (
+            f"{self._workers_log} worker" if count_workers else "off")
 
     def _arguments(self, path, log):
         return ["-e", log, "-p", self._run, "-c", path, "-g", "daemon off;"]
@@ -138,6 +146,17 @@ class Nginx(Configured):
         # The master listens before its workers are there.
         return len(self.pids()) > self._words["WORKERS"]
 
+    def of_workers(self):
+        """Returns (connections accepted, requests) so far of each worker; it must
+        count them."""
+        connections = {pid: set() for pid in self.pids()[1:]}
+        requests = collections.Counter()
+        for line in machine.read(self._workers_log).splitlines():
+            pid, connection = map(int, line.split())
+            connections[pid].add(connection)
+            requests[pid] += 1
+        return [(len(ids), requests[pid]) for pid, ids in connections.items()]
+
 
 class H2o(Configured):
     """h2o, which has no sendfile."""
@@ -145,11 +164,11 @@ class H2o(Configured):
     _PROGRAM = "h2o"
     _PACKAGE = "h2o"
 
-    def __init__(self, folder, conf, root, core, **words):
-        super().__init__("h2o", "epoll", folder, conf, root, core, **words)
+    def __init__(self, folder, conf, root, cores, **words):
+        super().__init__("h2o", "epoll", folder, conf, root, cores, **words)
 
     def _arguments(self, path, log):
-        return ["-m", "worker", "-c", path]
+        return ["-c", path]
 
 
 class Lighttpd(Configured):
@@ -158,7 +177,7 @@ class Lighttpd(Configured):
     _PROGRAM = "lighttpd"
     _PACKAGE = "lighttpd"
 
-    def __init__(self, folder, conf, root, core, **words):
+    def __init__(self, folder, conf, root, cores, **words):
         workers = words["WORKERS"]
         words |= {
             # 0: the process serves by itself; else it watches so many others.
@@ -166,7 +185,7 @@ class Lighttpd(Configured):
             # It wants two descriptors for each connection.
             "CONNECTIONS": min(words["CONNECTIONS"], words["NOFILE"] // 2),
         }
-        super().__init__("lighttpd", "epoll", folder, conf, root, core, **words)
+        super().__init__("lighttpd", "epoll", folder, conf, root, cores, **words)
 
     def _arguments(self, path, log):
         return ["-D", "-f", path]
@@ -179,11 +198,11 @@ class Keventd(Server):
     admin service at all.
     """
 
-    def __init__(self, folder, program, engine, root, core, workers=1, admin_port=None):
+    def __init__(self, folder, program, engine, root, cores, workers=1, admin_port=None):
         super().__init__("keventd", engine, folder)
         self._program = program
         self._root = root
-        self._core = core
+        self._cores = cores
         self._workers = workers
         self.admin_port = admin_port
         self.admin_socket = os.path.join(self._run, "admin.sock")
@@ -198,18 +217,35 @@ class Keventd(Server):
 
     def start(self):
         """Starts it; returns when it accepts connections."""
+        command = [
+            self._program, f"--root={self._root}", "--listen=127.0.0.1:0",
+            f"--engine={self.engine}", f"--workers={self._workers}",
+            *self._admin_flags()
+        ]
         match = self._start_and_match(
-            [
-                self._program, f"--root={self._root}", "--listen=127.0.0.1:0",
-                f"--engine={self.engine}", f"--workers={self._workers}",
-                *self._admin_flags()
-            ], self._core,
+            command, self._cores,
             r"listening on http://127\.0\.0\.1:(\d+) \(engine (\w+), (\d+) worker")
         if match.group(2) != self.engine:
             raise machine.Unable(f"{self} runs on engine {match.group(2)}")
         if match.group(3) != str(self._workers):
             raise machine.Unable(f"{self} runs {match.group(3)} workers")
         self.port = int(match.group(1))
+
+    def of_workers(self):
+        """Returns (connections accepted, requests) so far of each worker; it must
+        have an admin port."""
+        url = f"http://127.0.0.1:{self.admin_port}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            text = response.read().decode()
+
+        def values(name, labels=""):
+            found = re.findall(
+                rf'^{name}{{worker="(\d+)"{labels}}} (\d+)', text, re.M)
+            return {int(worker): int(value) for worker, value in found}
+
+        accepted = values("kevent_http_connections_accepted_total")
+        requests = values("kevent_http_responses_total", ',class="2xx"')
+        return [(accepted[n], requests[n]) for n in range(self._workers)]
 
     def head_of(self, path, keepalive):
         """Returns the head of its answer for a file beneath the root."""
@@ -229,9 +265,9 @@ class Keventd(Server):
 class Floor(Server):
     """The least that a server does (load/floor.cc): one answer, for all requests."""
 
-    def __init__(self, folder, program, core, head, path, keepalive, workers=1):
+    def __init__(self, folder, program, cores, head, path, keepalive, workers=1):
         super().__init__("floor", "epoll", folder)
-        self._core = core
+        self._cores = cores
         head_path = os.path.join(self._run, "head")
         with open(head_path, "wb") as file:
             file.write(head)
@@ -243,13 +279,8 @@ class Floor(Server):
     def start(self):
         """Starts it; returns when it accepts connections."""
         match = self._start_and_match(
-            self._command, self._core, r"listening on http://127\.0\.0\.1:(\d+)")
+            self._command, self._cores, r"listening on http://127\.0\.0\.1:(\d+)")
         self.port = int(match.group(1))
-
-    def stop(self):
-        """Ends it; another one may follow."""
-        super().stop()
-        shutil.rmtree(self._run, ignore_errors=True)
 
 
 class Group:
