@@ -2,6 +2,7 @@
 """Two results against each other."""
 
 import json
+import statistics
 
 from macro import machine, ratios, report, rounds
 
@@ -10,17 +11,30 @@ from macro import machine, ratios, report, rounds
 _FIGURES = {"cpu": "CPU", "requests": "requests/s", "p99": "p99"}
 
 
+# Of idle connections and of cold files: what is compared, its name, and whether less
+# of it is better.
+_IDLE = {"pss_bytes": "PSS bytes", "kernel_bytes": "kernel's bytes"}
+_COLD = {
+    "hot_answered": ("hot answered/s", False), "p99_us": ("hot p99", True),
+    "cold_mb_per_s": ("cold MB/s", False),
+}
+_COLD_YARDSTICK = "aio"
+
+
 def _key(cell):
-    return tuple(
-        cell.get(name) for name in
-        ("server", "engine", "kernel", "file_bytes", "connections", "keepalive"))
+    return (
+        cell["server"], cell.get("engine"), cell.get("kernel"),
+        cell.get("workload", "file"), cell["file_bytes"], cell["connections"],
+        cell.get("keepalive"), cell.get("pipeline", 1), cell.get("workers", 1))
 
 
 def _load(path):
+    """Returns a result; its cells by their keys."""
     try:
         with open(path, encoding="utf-8") as file:
             result = json.load(file)
-        return {_key(cell): cell for cell in result["cells"]}
+        result["cells"] = {_key(cell): cell for cell in result["cells"]}
+        return result
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise machine.Unable(f"{path} is no result of a benchmark: {error}") from error
 
@@ -44,44 +58,105 @@ def _logs_to_yardstick(cells, key, name):
     return ratios.log_ratios(ours, theirs)
 
 
-def lines(path_a, path_b):
-    """Yields the lines of the comparison."""
-    a, b = _load(path_a), _load(path_b)
-    common = [key for key in a if key in b]
-    if not common:
-        raise machine.Unable("the two results have no cell in common")
-    headings = ["cell", "figure", "A x nginx", "B x nginx", "B / A"]
-    rows = []
-    for key in common:
-        server, engine, kernel, size, connections, keepalive = key
-        label = f"{server}/{engine} {rounds.size_name(size)} x{connections}"
-        if keepalive is False:
-            label += " one request each"
-        if kernel:
-            label += f" {kernel}"
+def _logs_to_floor(cells, key):
+    """Logs of how much less the floor costs: below 0, more is spent."""
+    floor = cells.get(("floor", "epoll") + key[2:])
+    if not floor:
+        return []
+    return ratios.log_ratios(_series(floor, "cpu"), _series(cells[key], "cpu"))
+
+
+def _row(label, title, logs_a, logs_b):
+    """Returns a row of ratios within each run; None where one has none."""
+    change = ratios.difference(logs_a, logs_b)
+    if not change:
+        return None
+    change["resolved"] = not change["low"] <= 1 <= change["high"]
+    return [
+        label, title,
+        report.number(ratios.summary(logs_a)["value"]),
+        report.number(ratios.summary(logs_b)["value"]),
+        report.ratio(change),
+    ]
+
+
+def _cells(a, b):
+    for key in (key for key in a if key in b):
+        label = f"{key[0]}/{key[1]} {rounds.cell_name(a[key])}"
+        if a[key].get("kernel"):
+            label += f" {a[key]['kernel']}"
         if "instructions_per_request" in a[key]:
             # Deterministic: there is nothing to estimate.
             old = a[key]["instructions_per_request"]
             new = b[key]["instructions_per_request"]
-            rows.append([label, "instructions", report.number(old),
-                         report.number(new), f"{new / old:.3f}"])
+            yield [label, "instructions", report.number(old), report.number(new),
+                   f"{new / old:.3f}"]
             continue
-        if server != "keventd":
+        if key[0] != "keventd":
             continue
         for name, title in _FIGURES.items():
-            logs_a = _logs_to_yardstick(a, key, name)
-            logs_b = _logs_to_yardstick(b, key, name)
-            change = ratios.difference(logs_a, logs_b)
-            if not change:
-                continue
-            change["resolved"] = not change["low"] <= 1 <= change["high"]
-            rows.append([
-                label, title,
-                report.number(ratios.summary(logs_a)["value"]),
-                report.number(ratios.summary(logs_b)["value"]),
-                report.ratio(change),
-            ])
-    yield from report.table(rows, headings)
+            yield _row(label, title, _logs_to_yardstick(a, key, name),
+                       _logs_to_yardstick(b, key, name))
+        yield _row(label, "CPU to the floor", _logs_to_floor(a, key),
+                   _logs_to_floor(b, key))
+
+
+def _by_server(rows):
+    return {(row["server"], row["engine"]): row for row in rows}
+
+
+def _idle(a, b):
+    """Memory does not depend on what else the machine did: A against B as they are."""
+    a, b = _by_server(a), _by_server(b)
+    for key in (key for key in a if key in b):
+        label = f"{key[0]}/{key[1]} idle connection"
+        for field, title in _IDLE.items():
+            # Above 1 is better: less.
+            old, new = (ratios.log_ratios([1] * len(of[key]["raw"]),
+                                          [row[field] for row in of[key]["raw"]])
+                        for of in (a, b))
+            change = ratios.difference(old, new)
+            if change:
+                change["resolved"] = not change["low"] <= 1 <= change["high"]
+                yield [
+                    label, title,
+                    *(report.number(statistics.median(
+                        row[field] for row in of[key]["raw"])) for of in (a, b)),
+                    report.ratio(change),
+                ]
+
+
+def _cold(a, b):
+    def logs(of, key, field, less_is_better):
+        yardstick = of.get(("nginx", _COLD_YARDSTICK))
+        if not yardstick:
+            return []
+        ours, theirs = ([row[field] for row in result["raw"]]
+                        for result in (of[key], yardstick))
+        return ratios.log_ratios(*((theirs, ours) if less_is_better else (ours, theirs)))
+
+    a, b = _by_server(a), _by_server(b)
+    for key in (key for key in a if key in b and key[0] == "keventd"):
+        for field, (title, less_is_better) in _COLD.items():
+            yield _row(
+                f"{key[0]}/{key[1]} cold files", title,
+                logs(a, key, field, less_is_better), logs(b, key, field, less_is_better))
+
+
+def lines(path_a, path_b):
+    """Yields the lines of the comparison."""
+    a, b = _load(path_a), _load(path_b)
+    rows = [row for row in [
+        *_cells(a["cells"], b["cells"]),
+        *_cold(a.get("cold") or [], b.get("cold") or []),
+        *_idle((a.get("scale") or {}).get("idle", []),
+               (b.get("scale") or {}).get("idle", [])),
+    ] if row]
+    if not rows:
+        raise machine.Unable("the two results have nothing in common to compare")
+    yield from report.table(
+        rows, ["cell", "figure", "A x nginx", "B x nginx", "B / A"])
     yield ""
     yield ("  Above 1 is better, in B than in A; 95% interval; ~ is not resolved. "
-           "instructions: above 1 is more.")
+           "Idle connections: bytes in place of ratios to nginx; instructions: above 1 "
+           "is more.")
