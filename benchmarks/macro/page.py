@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as a page of Markdown, for docs/."""
+
+from macro import ratios, report, rounds
+from macro.report import number
+
+_FIGURES = {
+    "cpu": "CPU time", "machine": "CPU time of the machine",
+    "requests": "requests/s", "mb": "MB/s",
+}
+
+_MACHINE = {
+    "time": "measured", "kevent": "kevent", "nginx": "nginx", "h2o": "h2o",
+    "lighttpd": "lighttpd", "kernel": "kernel", "os": "system", "cpu": "processor",
+    "cores": "cores", "memory_mb": "memory, MB", "hypervisor": "virtual machine",
+    "files_on": "files on", "congestion_control": "congestion control",
+    "seconds_per_round": "seconds of a round", "took_seconds": "took, seconds",
+}
+
+_HOW = """\
+Written by `./kev bench http --report`; `benchmarks/README.md` says how it is measured,
+what each figure means, and where it misleads. A ratio **to nginx** is to the better of its
+two tunings at that very size and figure: above 1, keventd is better. A ratio **to the
+floor** is what a server costs beside a loop of epoll, recv and send that neither parses
+nor opens anything: 1 is the least there is. In brackets: the 95% interval of the median of
+the paired rounds. `~`: **not resolved**, which is not told apart from noise by these rounds.
+The **control** is nginx against a second nginx of the same tuning: what noise alone does.
+Latency has fewer rounds: its ratios are seldom resolved, and stand in the last tables only.
+"""
+
+
+def merge(results):
+    """Returns one result of several; where they measured the same cell, the later
+    counts. Ratios stay what they were: each is within its own run."""
+    cells, cold, scale = {}, {}, {}
+    out = {"machines": [], "mix": None}
+    for result in results:
+        # Those of ./kev bench vm count instructions: they are for --compare.
+        for cell in result.get("cells", []):
+            if "cpu_us_per_request" in cell:
+                key = (rounds.cell_name(cell), cell["server"], cell["engine"])
+                cells[key] = cell
+        for row in result.get("cold", []):
+            cold[row["server"], row["engine"]] = row
+        for part, rows in (result.get("scale") or {}).items():
+            for row in rows:
+                key = (row["server"], row["engine"], row["connections"])
+                scale.setdefault(part, {})[key] = row
+        out["mix"] = result.get("mix") or out["mix"]
+        out["machines"].append(result.get("machine", {}))
+    out["cells"] = list(cells.values())
+    out["cold"] = list(cold.values())
+    out["scale"] = {part: list(rows.values()) for part, rows in scale.items()}
+    return out
+
+
+def name_of(cell):
+    """Returns the server of a cell in words."""
+    if cell["server"] in ("floor", "h2o", "lighttpd"):
+        return cell["server"]
+    return f"{cell['server']} {cell['engine']}"
+
+
+def table(rows, headings, text_columns=1):
+    """Yields the lines of a table."""
+    yield "| " + " | ".join(headings) + " |"
+    yield "|" + "|".join(
+        "---" if i < text_columns else "---:" for i in range(len(headings))) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def ratio(value):
+    """Returns '1.52 [1.47, 1.60]', with ~ if it was not resolved; '' for none."""
+    return report.ratio(value).strip() if value else ""
+
+
+def control_ratio(value):
+    """Returns the ratio of a control, which is never resolved and needs no mark."""
+    return ratio({**value, "resolved": True}) if value else ""
+
+
+def paired(cell, other, field="cpu_us_per_request"):
+    """Returns the ratio of another server's cost to that of a cell in the same
+    rounds: above 1, the cell is cheaper. None without rounds."""
+    def series(of):
+        return [row[field] for row in of.get("raw", {}).get("closed_loop", [])]
+
+    out = ratios.summary(ratios.log_ratios(series(other), series(cell)))
+    if out:
+        # These two have no control.
+        out["resolved"] = out["rounds"] >= ratios.ENOUGH_ROUNDS and not (
+            out["low"] <= 1 <= out["high"])
+    return out
+
+
+def judged(cells, servers=("keventd",)):
+    """Yields (cell, figure, ratio) of each ratio to nginx from the closed loop."""
+    for cell in cells:
+        if cell["server"] in servers:
+            for figure in _FIGURES:
+                # Of one size both say the same.
+                if figure == "mb" and "requests" in cell["ratios"]:
+                    continue
+                if value := cell["ratios"].get(figure):
+                    yield cell, figure, value
+
+
+def losses(cells):
+    """Yields sentences on what was resolved, and is worse than nginx."""
+    for cell, figure, value in judged(cells):
+        if value["resolved"] and value["high"] < 1:
+            yield (f"{rounds.cell_name(cell)}: {name_of(cell)}, {_FIGURES[figure]}, "
+                   f"ratio to nginx {ratio(value)}")
+
+
+def cheaper_peers(cells):
+    """Yields sentences on other servers that need less CPU time than keventd."""
+    for name, members in report.groups(cells).items():
+        ours = [c for c in members if c["server"] == "keventd"]
+        for peer in (c for c in members if c["server"] in ("h2o", "lighttpd")):
+            for cell in ours:
+                value = paired(cell, peer)
+                if value and value["high"] < 1:
+                    yield (f"{name}: {peer['server']} needs "
+                           f"{ratio(value)} of the CPU time of {name_of(cell)}")
+
+
+def missed_aims(cells):
+    """Yields sentences on aims that were not met, or not surely."""
+    for cell in cells:
+        for aim, met in cell.get("aims_met", {}).items():
+            if met:
+                continue
+            value = (cell["over_floor"].get("cpu") if aim == "over_floor"
+                     else cell["ratios"].get(aim))
+            yield (f"{rounds.cell_name(cell)}, {name_of(cell)}: "
+                   f"{report.aim(aim, cell['aim'][aim])}; it is "
+                   f"{ratio(value) or 'not measured'}")
+
+
+def unresolved(cells):
+    """Yields sentences on what these rounds do not tell apart from nginx."""
+    found = {}
+    for cell, figure, value in judged(cells):
+        if not value["resolved"]:
+            found.setdefault(rounds.cell_name(cell), []).append(
+                f"{_FIGURES[figure]} of {name_of(cell)} {ratio(value)}")
+    for name, what in found.items():
+        yield f"{name}: {'; '.join(what)}"
+
+
+def _listed(sentences, otherwise):
+    lines = [f"- {sentence}" for sentence in sentences]
+    return lines + [""] if lines else [otherwise, ""]
+
+
+def _summary(cells):
+    """Yields the table of CPU time: a line for each cell."""
+    by_name = report.groups(cells)
+    engines = list(dict.fromkeys(
+        c["engine"] for c in cells if c["server"] == "keventd"))
+    rows = []
+    for name, members in by_name.items():
+        ours = {c["engine"]: c for c in members if c["server"] == "keventd"}
+        control = next((c for c in members if c["server"] == "nginx-control"), None)
+        best = next((c for c in members if c["yardstick"]), None)
+        of_best = best and best.get("over_floor", {}).get("cpu")
+        rows.append([
+            name,
+            *(ratio(ours[e]["ratios"].get("cpu")) if e in ours else ""
+              for e in engines),
+            control_ratio(control and control["ratios"].get("cpu")),
+            *(ratio(ours[e].get("over_floor", {}).get("cpu")) if e in ours else ""
+              for e in engines),
+            ratio(of_best),
+        ])
+    yield from table(rows, [
+        "", *(f"{e}, to nginx" for e in engines), "control",
+        *(f"{e}, to the floor" for e in engines), "nginx, to the floor"
+    ])
+
+
+def _group_table(members):
+    rows = []
+    for c in members:
+        marks = ["yardstick"] if c["yardstick"] else []
+        marks += [f"{who} saturated" for who in c["saturated"]]
+        marks += [f"{c['errors']} errors"] if c["errors"] else []
+        show = control_ratio if c["server"] == "nginx-control" else ratio
+        rows.append([
+            name_of(c), number(c["cpu_us_per_request"]),
+            number(c["machine_us_per_request"]), number(c["requests_per_s"]),
+            number(c["mb_per_s"]), number(c["p50_us"]), number(c["p99_us"]),
+            number(c["p999_us"]),
+            *(show(c["ratios"].get(figure)) for figure in ("cpu", "requests", "p99")),
+            ratio(c.get("over_floor", {}).get("cpu")), ", ".join(marks),
+        ])
+    yield from table(rows, [
+        "", "CPU us/request", "machine us/request", "requests/s", "MB/s", "p50 us",
+        "p99 us", "p99.9 us", "CPU to nginx", "requests/s to nginx", "p99 to nginx",
+        "CPU to the floor", ""
+    ])
+
+
+def _cells(cells):
+    for name, members in report.groups(cells).items():
+        rate = next((c["latency_requests_per_s"] for c in members
+                     if c["latency_requests_per_s"]), None)
+        yield f"### {name}"
+        yield ""
+        yield (f"{members[0]['rounds']} rounds."
+               + (f" Latency at {number(rate)} requests/s." if rate else ""))
+        others = max(c["others_busy"] for c in members)
+        if others > 0.05:
+            yield (f"**Something else ran meanwhile: up to {others:.0%} of the "
+                   "machine.**")
+        yield ""
+        yield from _group_table(members)
+
+
+def _mix(told):
+    if not told:
+        return
+    yield (f"The mix: {told['files']} files of {told['bytes'] / 1e6:.0f} MB, sizes "
+           "log-normal with a Pareto tail, asked for by Zipf's law (exponent "
+           f"{told['zipf']}), seed {told['seed']}. A request is for "
+           f"{told['mean_bytes_per_request']} bytes on average, half of them for at "
+           f"most {told['median_bytes_per_request']}.")
+    yield ""
+
+
+def _scale(scale):
+    idle = scale.get("idle", [])
+    if idle:
+        first = idle[0]
+        yield "## Idle connections"
+        yield ""
+        yield (f"{first['connections']} connections that had one answer each, beside "
+               f"{len(first['raw'])} rounds of the same; bytes for each, medians (least "
+               "to most). RSS and PSS are the server's; what it allocated before is in "
+               "the last column. The kernel's memory is that of the whole machine, both "
+               f"ends of the connection; {first['bare_sockets_bytes']} bytes of it are "
+               "two sockets that nobody watches.")
+        yield ""
+
+        def spread(row, field):
+            values = [r[f"{field}_bytes"] for r in row["raw"]]
+            return (f"{number(row[field + '_bytes_per_connection'])} "
+                    f"({min(values):.0f} to {max(values):.0f})")
+
+        yield from table([[
+            name_of(c), spread(c, "rss"), spread(c, "pss"), spread(c, "kernel"),
+            f"{number(c['pss_mb'])} ({number(c['pss_mb_before'])} before)",
+        ] for c in idle], ["", "RSS", "PSS", "kernel", "PSS in all, MB"])
+    fair = scale.get("fairness", [])
+    if fair:
+        yield "## Shares of workers"
+        yield ""
+        yield (f"{fair[0]['workers']} workers, each with its own listener "
+               "(SO_REUSEPORT); the coefficient of variation of what each got, median "
+               f"and worst of {fair[0]['rounds']} rounds. 0: all got the same. The "
+               "kernel places connections by a hash; the last column is what that "
+               "gives by chance.")
+        yield ""
+        yield from table([[
+            name_of(c), str(c["connections"]),
+            *(f"{c[what + '_variation']:.2f} / {c[what + '_variation_worst']:.2f}"
+              for what in ("connections", "requests")),
+            f"{c['requests_largest_share']:.0%}", f"{c['expected_variation']:.2f}",
+        ] for c in fair], ["", "connections", "of connections", "of requests",
+                           "largest share of requests", "by chance"])
+
+
+def _cold(rows):
+    if not rows:
+        return
+    first = rows[0]
+    limit = first["disk_limit_mb_per_s"]
+    yield "## Cold files"
+    yield ""
+    yield (f"{first['hot_due_per_s']} hot requests a second fall due while "
+           f"{first['cold_connections']} connections pull files that are not in the "
+           "page cache; the disk "
+           f"{'as it is' if limit is None else f'at {limit:.0f} MB/s'}; "
+           f"{first['rounds']} rounds.")
+    yield ""
+    yield from table([[
+        name_of(c), number(c["hot_answered_per_s"]), number(c["p50_us"]),
+        number(c["p99_us"]), number(c["p999_us"]), number(c["cold_mb_per_s"]),
+    ] for c in rows], ["", "hot answered/s", "p50 us", "p99 us", "p99.9 us",
+                       "cold MB/s"])
+
+
+def _machines(machines):
+    yield "## Machine and versions"
+    yield ""
+    rows = []
+    for field, title in _MACHINE.items():
+        values = ["" if m.get(field) is None else str(m[field]) for m in machines]
+        if any(values):
+            rows.append([title, *values])
+    yield from table(rows, [""] * (1 + len(machines)), 1 + len(machines))
+
+
+def lines(result, plots=()):
+    """Yields the lines of the page. plots: [(title, path from the page)]."""
+    cells = result["cells"]
+    yield "# Benchmarks"
+    yield ""
+    yield from _HOW.splitlines()
+    yield ""
+    for title, path in plots:
+        yield f"![{title}]({path})"
+        yield ""
+    if cells:
+        yield "## CPU time for each request"
+        yield ""
+        yield from _summary(cells)
+        yield from _mix(result["mix"])
+        yield "## Where keventd loses"
+        yield ""
+        yield from _listed(
+            [*losses(cells), *cheaper_peers(cells)],
+            "Nothing was resolved as worse than nginx, and no other server needs less "
+            "CPU time.")
+        yield "Aims that are not met, or not surely (the worse end of the interval counts):"
+        yield ""
+        yield from _listed(missed_aims(cells), "None.")
+        yield "## What is not resolved"
+        yield ""
+        yield from _listed(unresolved(cells), "Everything is.")
+    yield from _scale(result["scale"])
+    yield from _cold(result["cold"])
+    if cells:
+        yield "## All cells"
+        yield ""
+        yield from _cells(cells)
+    yield from _machines(result["machines"])
