@@ -4,6 +4,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -74,8 +75,15 @@ class FloorTest(unittest.TestCase):
 
     def test_end_that_comes_with_the_request(self):
         with Floor(10) as floor, floor.connect() as peer:
+            # Watched from now on.
+            peer.sendall(REQUEST)
+            self.assertEqual(receive(peer, len(floor.answer)), floor.answer)
+            # It finds both when it looks: one edge.
+            floor.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, floor.process.pid, os.WSTOPPED)
             peer.sendall(REQUEST)
             peer.shutdown(socket.SHUT_WR)
+            floor.process.send_signal(signal.SIGCONT)
             self.assertEqual(receive(peer, 1 << 30), floor.answer)
 
     def test_every_worker_serves(self):
