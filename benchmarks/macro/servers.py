@@ -87,13 +87,9 @@ class Configured(Server):
 
     def start(self):
         """Starts it; returns when it accepts connections."""
-        with open(self._conf, encoding="utf-8") as file:
-            text = file.read()
-        for word, value in self._words.items():
-            text = text.replace(f"@{word}@", str(value))
         path = os.path.join(self._run, os.path.basename(self._conf))
         with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(self.configuration())
         program = machine.program(self._PROGRAM)
         if not program:
             raise machine.Unable(
@@ -108,6 +104,14 @@ class Configured(Server):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise machine.Unable(f"{self} does not start: {self._log()}")
             time.sleep(0.01)
+
+    def configuration(self):
+        """Returns the text of its configuration."""
+        with open(self._conf, encoding="utf-8") as file:
+            text = file.read()
+        for word, value in self._words.items():
+            text = text.replace(f"@{word}@", str(value))
+        return text
 
     def _arguments(self, path, log):
         raise NotImplementedError
