@@ -131,10 +131,8 @@ def measure(cell, load, watched, off, watcher, count):
             with (watcher.watching()
                   if kind == WATCHED else contextlib.nullcontext()):
                 before = thread_times(server.process.pid)
-                result = load.run(
-                    server, cell.targets, cell.connections, ROUND_SECONDS)
+                row = rounds.closed_round(load, server, cell, ROUND_SECONDS)
                 after = thread_times(server.process.pid)
-            row = rounds.closed_round(result, cell.file_bytes)
             row["admin_share"] = share_of_others(before, after)
             taken[kind].append(row)
     return taken

@@ -18,6 +18,9 @@ LARGE = 64 * 1024
 # Bytes of a file from which requests are counted by the bytes received: a
 # closed loop has 64 of them under way at both ends of a round.
 
+_TRIES = 3
+# Of a round in which nothing was answered.
+
 KIB, MIB = 1 << 10, 1 << 20
 
 AIMS = {
@@ -190,13 +193,15 @@ def size_name(size):
     return f"{size} B"
 
 
-def closed_round(result, file_bytes):
-    """Returns the figures of one closed-loop round."""
-    requests = result["answers"]
+def _requests(result, file_bytes):
     if file_bytes is not None and file_bytes >= LARGE:
-        requests = result["body_bytes"] / file_bytes
-    if not requests:
-        raise machine.Unable("a round without an answer")
+        return result["body_bytes"] / file_bytes
+    return result["answers"]
+
+
+def _round(result, file_bytes):
+    """Returns the figures of what the load client measured in a closed loop."""
+    requests = _requests(result, file_bytes)
     seconds = result["seconds"]
     server = result["server"]
     busy = sum(cpu["busy_us"] for cpu in result["cpus"])
@@ -249,9 +254,27 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def closed_round(load, server, cell, seconds):
+    """Returns the figures of one closed-loop round in which something came.
+
+    A machine that others keep busy may leave one without, which is not to end a run
+    of an hour.
+    """
+    for _ in range(_TRIES):
+        result = load.run(
+            server, cell.targets, cell.connections, seconds, **cell.flags())
+        if _requests(result, cell.file_bytes):
+            return _round(result, cell.file_bytes)
+        say("a round without an answer; once more")
+    raise machine.Unable(f"{server} had no answer in {_TRIES} rounds")
+
+
 def measure(cell, load, servers, seconds, rounds, latency_rounds, latency_servers):
-    """Fills in a cell; without latency_rounds there is no latency. Servers take turns in each round, each round begins with
-    another one: what the machine does meanwhile hits all alike."""
+    """Fills in a cell; without latency_rounds there is no latency.
+
+    Servers take turns in each round, each round begins with another one: what the
+    machine does meanwhile hits all alike.
+    """
     flags = cell.flags()
 
     def turns(count, chosen):
@@ -265,8 +288,7 @@ def measure(cell, load, servers, seconds, rounds, latency_rounds, latency_server
         cell.histograms[server] = []
         load.run(server, cell.targets, cell.connections, 0.2, warmup=0, **flags)
     for server in turns(rounds, servers):
-        result = load.run(server, cell.targets, cell.connections, seconds, **flags)
-        cell.closed[server].append(closed_round(result, cell.file_bytes))
+        cell.closed[server].append(closed_round(load, server, cell, seconds))
     if not latency_rounds:
         return
     slowest = min(

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of rounds.py: what is made of the rounds."""
 
+import contextlib
+import io
 import os
 import random
 import sys
@@ -9,7 +11,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from macro import rounds  # noqa: E402  pylint: disable=wrong-import-position
+from macro import machine, rounds  # noqa: E402  pylint: disable=wrong-import-position
 
 
 class Server:
@@ -140,6 +142,46 @@ class RoundsTest(unittest.TestCase):
         self.assertEqual(both["server"], {"cpu_us": 500.0})
         self.assertEqual(both["cpus"], [{"busy_us": 7}])
         self.assertEqual(both["latency"]["p50_us"], 30)
+
+    def test_a_round_without_an_answer_is_made_again(self):
+        class Load:
+            """Answers nothing at first."""
+
+            def __init__(self, silent):
+                self.silent = silent
+                self.runs = 0
+
+            def run(self, server, *unused, **unused_too):
+                self.runs += 1
+                answers = 0 if self.runs <= self.silent else 1000
+                return {
+                    "seconds": 1.0, "answers": answers, "body_bytes": answers,
+                    "client_cpu_us": 5.0, "errors": {}, "cpus": [{
+                        "busy_us": 9, "steal_us": 0}],
+                    "server": {"cpu_us": 4000.0, "user_us": 1, "system_us": 3,
+                               "voluntary_switches": 0, "involuntary_switches": 0},
+                }
+
+        server = Server("nginx", "sendfile")
+        for silent, fine in ((0, True), (2, True), (1000, False)):
+            cell = rounds.Cell(1024, 64)
+            load = Load(silent + (1 if silent else 0))  # the first is a warm-up
+            with contextlib.redirect_stderr(io.StringIO()):
+                if not fine:
+                    with self.assertRaises(machine.Unable):
+                        rounds.measure(cell, load, [server], 1, 2, 0, [server])
+                    continue
+                rounds.measure(cell, load, [server], 1, 2, 0, [server])
+            self.assertEqual(
+                [r["cpu_us_per_request"] for r in cell.closed[server]], [4.0, 4.0])
+            self.assertEqual(load.runs, 1 + 2 + silent)
+
+    def test_a_part_of_a_large_file_is_a_part_of_a_request(self):
+        # None of 64 need end in a second.
+        size = 100 << 20
+        result = {"answers": 0, "body_bytes": size // 2}
+        self.assertEqual(rounds._requests(result, size), 0.5)  # pylint: disable=protected-access
+        self.assertEqual(rounds._requests(result, None), 0)  # pylint: disable=protected-access
 
     def test_cells_of_older_results_have_names_too(self):
         old = {"file_bytes": 1024, "connections": 1, "keepalive": True}
