@@ -4,7 +4,7 @@
 import json
 import statistics
 
-from macro import machine, ratios, report, rounds
+from macro import admin, machine, ratios, report, rounds
 
 # Both runs' figures against nginx in the same run are compared with each other:
 # that the machine was faster the second time then cancels out.
@@ -66,17 +66,18 @@ def _logs_to_floor(cells, key):
     return ratios.log_ratios(_series(floor, "cpu"), _series(cells[key], "cpu"))
 
 
-def _row(label, title, logs_a, logs_b, shown=lambda value: value):
+def _row(label, title, logs_a, logs_b, shown=lambda value: value, digits=None):
     """Returns a row of ratios within each run; None where one has none."""
+    def told(logs):
+        value = shown(ratios.summary(logs)["value"])
+        return f"{value:.{digits}f}" if digits else report.number(value)
+
     change = ratios.difference(logs_a, logs_b)
     if not change:
         return None
     change["resolved"] = not change["low"] <= 1 <= change["high"]
     return [
-        label, title,
-        report.number(shown(ratios.summary(logs_a)["value"])),
-        report.number(shown(ratios.summary(logs_b)["value"])),
-        report.ratio(change),
+        label, title, told(logs_a), told(logs_b), report.ratio(change, digits or 2),
     ]
 
 
@@ -144,6 +145,28 @@ def _cold(a, b):
                 logs(a, key, field, less_is_better), logs(b, key, field, less_is_better))
 
 
+def _admin(a, b):
+    def by_load(rows):
+        return {(row["engine"], row["file_bytes"], row["connections"], row["admin"]): row
+                for row in rows}
+
+    def logs(of, key):
+        """Of how much less is spent while nobody is there: below 0, watching costs."""
+        idle = of.get((*key[:-1], admin.IDLE))
+        if not idle:
+            return []
+        return ratios.log_ratios(*(
+            [row["cpu_us_per_request"] for row in one["raw"]] for one in (idle, of[key])))
+
+    a, b = by_load(a), by_load(b)
+    for key in (key for key in a if key in b and key[-1] in (admin.WATCHED, admin.OFF)):
+        # Told as elsewhere, by hundredths and less: above 1 is what it costs.
+        yield _row(
+            f"keventd/{key[0]} admin {key[-1]}, {rounds.cell_name(a[key])}",
+            "CPU to idle", logs(a, key), logs(b, key), shown=lambda value: 1 / value,
+            digits=3)
+
+
 def lines(path_a, path_b):
     """Yields the lines of the comparison."""
     a, b = _load(path_a), _load(path_b)
@@ -152,6 +175,7 @@ def lines(path_a, path_b):
         *_cold(a.get("cold") or [], b.get("cold") or []),
         *_idle((a.get("scale") or {}).get("idle", []),
                (b.get("scale") or {}).get("idle", [])),
+        *_admin(a.get("admin") or [], b.get("admin") or []),
     ] if row]
     if not rows:
         raise machine.Unable("the two results have nothing in common to compare")
@@ -159,5 +183,6 @@ def lines(path_a, path_b):
         rows, ["cell", "figure", "A x nginx", "B x nginx", "B / A"])
     yield ""
     yield ("  Above 1 is better, in B than in A; 95% interval; ~ is not resolved. "
-           "The floor: what it costs beside it; idle connections: bytes; in place of "
-           "ratios to nginx. Instructions: above 1 is more.")
+           "In place of ratios to nginx: what it costs beside the floor; what the "
+           "admin service costs beside one that nobody watches; bytes of idle "
+           "connections. Instructions: above 1 is more.")

@@ -91,6 +91,25 @@ class CompareTest(unittest.TestCase):
         line = self.line(compared(result(4), faster), " CPU  ")
         self.assertIn("1.00 [", line)
 
+    def test_what_watching_costs(self):
+        def watched(cpu_us):
+            return {"cells": [], "admin": [
+                {"engine": "epoll", "admin": kind, "file_bytes": 1024, "connections": 64,
+                 "raw": [{"cpu_us_per_request": us * (1 + (i % 5) / 100)}
+                         for i in range(15)]}
+                for kind, us in (("idle", 4), ("control", 4), ("watched", cpu_us),
+                                 ("off", 4))]}
+
+        lines = compared(watched(5), watched(4))
+        cost = self.line(lines, "keventd/epoll admin watched", "CPU to idle")
+        # What cost a quarter more costs nothing now, which is better.
+        self.assertRegex(cost, r"1\.250 +1\.000 +1\.250 \[")
+        self.assertIn("1.000 [", self.line(lines, "admin off"))
+        self.assertFalse(any("admin control" in line for line in lines))
+        # Those of before have none.
+        with self.assertRaises(machine.Unable):
+            compared({"cells": []}, watched(4))
+
     def test_other_loads_are_other_cells(self):
         for fields in ({"pipeline": 16}, {"workers": 2}, {"keepalive": False},
                        {"workload": "mix", "file_bytes": None}):

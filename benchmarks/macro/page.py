@@ -32,7 +32,7 @@ Latency has fewer rounds: its ratios are seldom resolved, and stand in the last 
 def merge(results):
     """Returns one result of several; where they measured the same cell, the later
     counts. Ratios stay what they were: each is within its own run."""
-    cells, cold, scale = {}, {}, {}
+    cells, cold, scale, admin = {}, {}, {}, {}
     out = {"machines": [], "mix": None}
     for result in results:
         # Those of ./kev bench vm count instructions: they are for --compare.
@@ -42,6 +42,9 @@ def merge(results):
                 cells[key] = cell
         for row in result.get("cold", []):
             cold[row["server"], row["engine"]] = row
+        for row in result.get("admin", []):
+            key = (row["engine"], row["file_bytes"], row["connections"], row["admin"])
+            admin[key] = row
         for part, rows in (result.get("scale") or {}).items():
             for row in rows:
                 key = (row["server"], row["engine"], row["connections"])
@@ -50,6 +53,7 @@ def merge(results):
         out["machines"].append(result.get("machine", {}))
     out["cells"] = list(cells.values())
     out["cold"] = list(cold.values())
+    out["admin"] = list(admin.values())
     out["scale"] = {part: list(rows.values()) for part, rows in scale.items()}
     return out
 
@@ -71,14 +75,14 @@ def table(rows, headings, text_columns=1):
     yield ""
 
 
-def ratio(value):
+def ratio(value, digits=2):
     """Returns '1.52 [1.47, 1.60]', with ~ if it was not resolved; '' for none."""
-    return report.ratio(value).strip() if value else ""
+    return report.ratio(value, digits).strip() if value else ""
 
 
-def control_ratio(value):
+def control_ratio(value, digits=2):
     """Returns the ratio of a control, which is never resolved and needs no mark."""
-    return ratio({**value, "resolved": True}) if value else ""
+    return ratio({**value, "resolved": True}, digits) if value else ""
 
 
 def paired(cell, other, field="cpu_us_per_request"):
@@ -293,6 +297,40 @@ def _cold(rows):
                        "cold MB/s"])
 
 
+def _admin(rows):
+    if not rows:
+        return
+    yield "## The admin service"
+    yield ""
+    yield ("What requests cost while the admin service is on and nobody is there "
+           "(`idle`), while `kevctl watch` and Prometheus watch (`watched`), once more as "
+           "`idle` (`control`), and without the service (`off`). Ratios are to `idle`: "
+           "for CPU time above 1 is what it costs.")
+    yield ""
+    for c in rows:
+        if "aim_met" in c:
+            value = ratio(c["ratios"]["cpu"], digits=3)
+            yield (f"- {name_of(c)}, {rounds.cell_name(c)}: aim at most "
+                   f"{c['aim']['cpu']}x CPU time, "
+                   f"{'met' if c['aim_met'] else 'not met, or not surely'}; "
+                   f"it is {value}, and "
+                   f"{c['admin_share']:.2%} of it are the admin service's threads")
+    yield ""
+    told = []
+    for c in rows:
+        show = control_ratio if c["admin"] == "control" else ratio
+        told.append([
+            name_of(c), rounds.cell_name(c), c["admin"], str(c["rounds"]),
+            f"{c['cpu_us_per_request']:.3f}", number(c["requests_per_s"]),
+            f"{c['admin_share']:.2%}",
+            *(show(c["ratios"].get(figure), digits=3) for figure in ("cpu", "requests")),
+        ])
+    yield from table(told, [
+        "", "", "", "rounds", "CPU us/request", "requests/s", "of it admin threads",
+        "CPU to idle", "requests/s to idle"
+    ], 3)
+
+
 def _machines(machines):
     yield "## Machine and versions"
     yield ""
@@ -333,6 +371,7 @@ def lines(result, plots=()):
         yield from _listed(unresolved(cells), "Everything is.")
     yield from _scale(result["scale"])
     yield from _cold(result["cold"])
+    yield from _admin(result["admin"])
     if cells:
         yield "## All cells"
         yield ""

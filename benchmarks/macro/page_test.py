@@ -131,6 +131,31 @@ class PageTest(unittest.TestCase):
         self.assertIn("as it is", section(whole, "Cold files"))
         self.assertNotIn("Where keventd loses", whole)
 
+    def test_what_watching_costs(self):
+        def row(kind, cpu, **fields):
+            return {"server": "keventd", "engine": "epoll", "admin": kind,
+                    "file_bytes": 1024, "connections": 64, "rounds": 50,
+                    "cpu_us_per_request": 4.0, "requests_per_s": 1e5,
+                    "admin_share": 0.0042, "errors": 0,
+                    "ratios": {"cpu": ratio(cpu, kind == "watched", 0.002),
+                               "requests": ratio(1 / cpu, False, 0.002)}
+                              if cpu else {}, **fields}
+
+        def told(aim_met):
+            return section(text(admin=[
+                row("idle", None), row("control", 1.001),
+                row("watched", 1.009, aim={"cpu": 1.01}, aim_met=aim_met)]),
+                "The admin service")
+
+        self.assertIn("1 KiB, 64 connections: aim at most 1.01x CPU time, met; it is "
+                      "1.009 [1.007, 1.011], and 0.42%", told(True))
+        self.assertIn("not met, or not surely; it is 1.009", told(False))
+        # Control without a mark; the yardstick without a ratio.
+        self.assertIn("| control | 50 | 4.000 | 100000 | 0.42% | 1.001 [0.999, 1.003] |",
+                      told(True))
+        self.assertIn("| idle | 50 | 4.000 | 100000 | 0.42% |  |  |", told(True))
+        self.assertNotIn("The admin service", text(cell("keventd", "epoll", 1.5)))
+
     def test_plots_are_shown(self):
         lines = page.lines(result(cell("keventd", "epoll", 1.5)), [("T", "b/cpu.svg")])
         self.assertIn("![T](b/cpu.svg)", lines)

@@ -25,11 +25,12 @@ def number(value):
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def ratio(value):
+def ratio(value, digits=2):
     """Returns '1.52 [1.47, 1.60]', with a mark if it was not resolved."""
     if not value:
         return "-"
-    text = f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    middle, low, high = (f"{value[name]:.{digits}f}" for name in ("value", "low", "high"))
+    text = f"{middle} [{low}, {high}]"
     return text + (" " if value.get("resolved", True) else "~")
 
 
@@ -169,14 +170,6 @@ def cold(all_cold):
     yield from table(rows, headings)
 
 
-def _cost(value):
-    """Returns '1.004 [0.998, 1.009]', with a mark if it was not resolved."""
-    if not value:
-        return "-"
-    text = f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    return text + (" " if value["resolved"] else "~")
-
-
 def admin(all_admin):
     """Yields the lines of the table of what watching costs."""
     if not all_admin:
@@ -199,8 +192,8 @@ def admin(all_admin):
             f"{c['cpu_us_per_request']:.3f}",
             number(c["requests_per_s"]),
             f"{c['admin_share']:.2%}",
-            _cost(c["ratios"].get("cpu")),
-            _cost(c["ratios"].get("requests")),
+            ratio(c["ratios"].get("cpu"), digits=3),
+            ratio(c["ratios"].get("requests"), digits=3),
             ", ".join(notes),
         ])
     headings = [
