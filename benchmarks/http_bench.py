@@ -22,6 +22,7 @@ from macro.rounds import KIB, MIB
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(HERE)
+CONF = os.path.join(HERE, "conf")
 KEVENTD = os.path.join(ROOT, "bazel-bin/server/keventd/keventd")
 KEVCTL = os.path.join(ROOT, "bazel-bin/server/kevctl/kevctl")
 LOAD = os.path.join(ROOT, "bazel-bin/benchmarks/load/load")
@@ -263,7 +264,7 @@ class Bench:
 
     def _conf(self, kind, conf, workers=1, **options):
         return kind(
-            self.folder, os.path.join(HERE, "conf", f"{conf}.conf"), self.root,
+            self.folder, os.path.join(CONF, f"{conf}.conf"), self.root,
             self.server_cores(workers), PORT=next(self._ports), WORKERS=workers,
             NOFILE=self.limit,
             # Beside connections a worker needs descriptors for its cached files.
@@ -286,8 +287,8 @@ class Bench:
         """Returns keventd with each engine; not started."""
         return [
             servers.Keventd(
-                self.folder, self.program, engine, self.root,
-                self.server_cores(workers), workers,
+                self.folder, self.program, os.path.join(CONF, "keventd.textproto"),
+                engine, self.root, self.server_cores(workers), workers,
                 next(self._ports) if with_admin else None)
             for engine in self.args.engines if "keventd" in self.args.servers
         ]

@@ -16,7 +16,7 @@ import http_bench
 from macro import ratios, servers
 from macro.rounds import KIB
 
-CONF = os.path.join(os.path.dirname(os.path.realpath(http_bench.__file__)), "conf")
+CONF = http_bench.CONF
 WORDS = {"PORT": 1, "NOFILE": 20_000, "CONNECTIONS": 16_384}
 
 
@@ -103,6 +103,8 @@ class ConfigurationTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             made = 0
             for name in sorted(os.listdir(CONF)):
+                if not name.endswith(".conf"):
+                    continue
                 kind = {"h2o.conf": servers.H2o, "lighttpd.conf": servers.Lighttpd}.get(
                     name, servers.Nginx)
                 for workers in (1, 4):
@@ -126,6 +128,29 @@ class ConfigurationTest(unittest.TestCase):
                 self.assertIn("root /root-of-files;", text)
                 made += 1
         self.assertGreaterEqual(made, 4)
+
+    def test_who_is_tuned_accepts_with_the_request(self):
+        for name, how in (("nginx-aio.conf", r"listen .* deferred\b"),
+                          ("nginx-buffered.conf", r"listen .* deferred\b"),
+                          ("nginx-sendfile.conf", r"listen .* deferred\b"),
+                          ("lighttpd.conf", r"^\s*server\.defer-accept = 1$"),
+                          ("keventd.textproto", r"^defer_accept_s: [1-9]")):
+            with open(os.path.join(CONF, name), encoding="utf-8") as file:
+                self.assertRegex(file.read(), "(?m)" + how, name)
+
+    def test_keventd_has_its_configuration(self):
+        started = re.match(r"(.*):(\w+):(\d+)", "1:uring:2")
+        for admin_port, admin in ((None, "--admin=off"), (7, "--admin_http=127.0.0.1:7")):
+            with tempfile.TemporaryDirectory() as folder:
+                keventd = servers.Keventd(
+                    folder, "keventd", "/c.textproto", "uring", "/r", {0}, workers=2,
+                    admin_port=admin_port)
+                with mock.patch.object(
+                        keventd, "_start_and_match", return_value=started) as start:
+                    keventd.start()
+            command = start.call_args[0][0]
+            for flag in ("--config=/c.textproto", "--workers=2", "--engine=uring", admin):
+                self.assertIn(flag, command)
 
     def test_workers_are_pinned_only_if_there_are_several(self):
         with tempfile.TemporaryDirectory() as folder:

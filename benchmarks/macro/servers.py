@@ -202,9 +202,11 @@ class Keventd(Server):
     admin service at all.
     """
 
-    def __init__(self, folder, program, engine, root, cores, workers=1, admin_port=None):
+    def __init__(self, folder, program, conf, engine, root, cores, workers=1,
+                 admin_port=None):
         super().__init__("keventd", engine, folder)
         self._program = program
+        self._conf = conf
         self._root = root
         self._cores = cores
         self._workers = workers
@@ -222,7 +224,8 @@ class Keventd(Server):
     def start(self):
         """Starts it; returns when it accepts connections."""
         command = [
-            self._program, f"--root={self._root}", "--listen=127.0.0.1:0",
+            self._program, f"--config={self._conf}", f"--root={self._root}",
+            "--listen=127.0.0.1:0",
             f"--engine={self.engine}", f"--workers={self._workers}",
             *self._admin_flags()
         ]
