@@ -186,6 +186,8 @@ int main(int argc, char** argv) {
     fprintf(stderr, "floor: unexpected argument\n");
     return 2;
   }
+  // sendfile(2) has no MSG_NOSIGNAL.
+  signal(SIGPIPE, SIG_IGN);
   const std::string head = ReadWhole(absl::GetFlag(FLAGS_head));
   std::vector<int> listeners = {Listen(0)};
   const uint16_t port = Port(listeners[0]);

@@ -86,6 +86,17 @@ class FloorTest(unittest.TestCase):
             floor.process.send_signal(signal.SIGCONT)
             self.assertEqual(receive(peer, 1 << 30), floor.answer)
 
+    def test_outlives_a_client_that_leaves_in_the_middle(self):
+        with Floor(20 << 20) as floor:
+            with floor.connect() as peer:
+                peer.sendall(REQUEST)
+                peer.recv(1)
+                # What is sent after the end of the stream is an EPIPE.
+                peer.shutdown(socket.SHUT_WR)
+            with floor.connect() as peer:
+                peer.sendall(REQUEST)
+                self.assertEqual(receive(peer, len(floor.answer)), floor.answer)
+
     def test_every_worker_serves(self):
         with Floor(10, "--workers=3") as floor:
             for _ in range(50):
