@@ -2,8 +2,10 @@
 #ifndef SERVER_HTTP_SERVER_FIXTURE_H_
 #define SERVER_HTTP_SERVER_FIXTURE_H_
 
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -26,6 +28,29 @@ inline constexpr size_t kEchoLimit = 1 << 20;  // of the body /echo takes
 std::string Pattern(size_t size);
 int PatternFile(size_t size);
 // A file in memory with Pattern's bytes.
+
+class DescriptorLimit {
+ public:
+  DescriptorLimit() { getrlimit(RLIMIT_NOFILE, &old_); }
+  ~DescriptorLimit() { setrlimit(RLIMIT_NOFILE, &old_); }
+
+  bool Raise(rlim_t count) {
+    rlimit limit = old_;
+    if (limit.rlim_max < count) return false;
+    limit.rlim_cur = std::max(limit.rlim_cur, count);
+    return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+  }
+  void LowerTo(rlim_t count) {
+    rlimit limit = old_;
+    limit.rlim_cur = std::min(limit.rlim_cur, count);
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  rlim_t hard() const { return old_.rlim_max; }
+
+ private:
+  rlimit old_;
+};
+// Of this process; put back at the end.
 
 class ServerTest : public testing::TestWithParam<EngineKind> {
  protected:

@@ -311,29 +311,6 @@ TEST_P(ServerLimitsTest, ManyMoreThanMaxConnectionsAreAllServed) {
   EXPECT_TRUE(server_->AwaitConnections(0));
 }
 
-class DescriptorLimit {
- public:
-  DescriptorLimit() { getrlimit(RLIMIT_NOFILE, &old_); }
-  ~DescriptorLimit() { setrlimit(RLIMIT_NOFILE, &old_); }
-
-  bool Raise(rlim_t count) {
-    rlimit limit = old_;
-    if (limit.rlim_max < count) return false;
-    limit.rlim_cur = std::max(limit.rlim_cur, count);
-    return setrlimit(RLIMIT_NOFILE, &limit) == 0;
-  }
-  void LowerTo(rlim_t count) {
-    rlimit limit = old_;
-    limit.rlim_cur = std::min(limit.rlim_cur, count);
-    setrlimit(RLIMIT_NOFILE, &limit);
-  }
-  rlim_t hard() const { return old_.rlim_max; }
-
- private:
-  rlimit old_;
-};
-// Of this process; put back at the end.
-
 class AllDescriptors {
  public:
   AllDescriptors() {
