@@ -353,6 +353,8 @@ void Connection::RespondFile(int status, std::string_view head, int file,
 bool Connection::TakeResponse(Release* release) {
   if (!owes_) abort();  // it did so twice
   owes_ = false;
+  // What it says of the connection holds, even if the drain is given up.
+  if (server_->draining_) keep_alive_ = false;
   if (state_ == State::kHandling) return true;
   (*release)();
   if (pending_ == 0) Free();

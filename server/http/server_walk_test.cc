@@ -263,6 +263,32 @@ TEST_P(ServerWalkTest, DrainsSomeAtATime) {
   EXPECT_EQ(server_->connections(), 0u);
 }
 
+// The drain has not come to it when it is given up.
+TEST_P(ServerWalkTest, WhoWasToldToCloseDoesAfterUndrainToo) {
+  constexpr size_t kClients = HttpServer::kDrainStep + 10;
+  DescriptorLimit limit;
+  if (!limit.Raise(2 * kClients + 200)) GTEST_SKIP() << "descriptors";
+  Start();
+  TestClient held(port());  // the oldest: it comes last
+  ASSERT_TRUE(held.Send(TestClient::Request("GET", "/hold")));
+  ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
+  std::vector<std::unique_ptr<TestClient>> idle;
+  for (size_t i = 0; i < kClients; ++i) {
+    idle.push_back(std::make_unique<TestClient>(port()));
+  }
+  ASSERT_TRUE(server_->AwaitConnections(kClients + 1));
+  server_->Call([&] {
+    server_->server()->Drain([] {});
+    // More than a socket takes: it is under way still.
+    shared_.held[0]->Reply(200, "text/plain", Pattern(32 << 20));
+    server_->server()->Undrain();
+  });
+  ClientResponse r;
+  ASSERT_TRUE(held.Receive(&r));
+  EXPECT_EQ(r.Get("Connection"), "close");
+  EXPECT_EQ(held.AwaitEnd(), End::kClosed);
+}
+
 TEST_P(ServerWalkTest, AllWhoDrainAreTold) {
   Start();
   TestClient held(port());
