@@ -8,16 +8,10 @@
 //   requests PORT TARGET BYTES CONNECTIONS REQUESTS
 //
 // BYTES is the length of the body that is expected.
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -25,37 +19,15 @@
 #include <string_view>
 #include <vector>
 
+#include "benchmarks/vm/common.h"
+
+namespace kevent::bench {
 namespace {
-
-[[noreturn]] void Die(const char* what) {
-  fprintf(stderr, "requests: %s: %s\n", what, strerror(errno));
-  exit(1);
-}
-
-int64_t Now() {
-  timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
-  return int64_t{ts.tv_sec} * 1'000'000'000 + ts.tv_nsec;
-}
 
 struct Connection {
   int fd = -1;
   size_t left = 0;  // bytes of the answer still to come; 0: its head is awaited
 };
-
-int Connect(uint16_t port) {
-  int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0) {
-    Die("connect");
-  }
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  return fd;
-}
 
 class Client {
  public:
@@ -66,6 +38,7 @@ class Client {
                "Accept: */*\r\n\r\n";
     for (Connection& c : connections_) {
       c.fd = Connect(port);
+      NoDelay(c.fd);
       epoll_event e = {};
       e.events = EPOLLIN;
       e.data.ptr = &c;
@@ -129,6 +102,7 @@ class Client {
 };
 
 }  // namespace
+}  // namespace kevent::bench
 
 int main(int argc, char** argv) {
   if (argc != 6) {
@@ -137,11 +111,12 @@ int main(int argc, char** argv) {
   }
   const size_t connections = strtoul(argv[4], nullptr, 10);
   const size_t requests = strtoul(argv[5], nullptr, 10);
-  static Client client(static_cast<uint16_t>(atoi(argv[1])), argv[2],
-                       strtoul(argv[3], nullptr, 10), connections);
+  static kevent::bench::Client client(static_cast<uint16_t>(atoi(argv[1])),
+                                      argv[2], strtoul(argv[3], nullptr, 10),
+                                      connections);
   client.Run(requests / 4 + connections);
-  const int64_t begin = Now();
+  const int64_t begin = kevent::bench::Now();
   client.Run(requests);
-  printf("%.0f\n",
-         static_cast<double>(Now() - begin) / static_cast<double>(requests));
+  printf("%.0f\n", static_cast<double>(kevent::bench::Now() - begin) /
+                       static_cast<double>(requests));
 }
