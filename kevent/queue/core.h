@@ -143,6 +143,10 @@ class Core {
   int64_t TrySendfile(SendfileOp* op, bool* would_block);
   // Sends what can be sent now. A result, or kPending: `*would_block` says that
   // the socket is full; otherwise it goes on by itself.
+  int64_t SendNow(SendOp* op, Descriptor* d);
+  // Sends what the socket takes now. 0 when all is out, or negative errno;
+  // -EAGAIN when it is full.
+  bool SendsByReference();
   static void Uncork(int fd);
   // Sends what kBitCorked held back.
   void CountColdSendfile() { ++stats_.cold_sendfiles; }
@@ -242,6 +246,7 @@ class Core {
   Signals signals_;
   Inodes inodes_;
   Populator populator_;
+  PagePipe pages_;
 
   std::atomic<PostOp*> posted_{nullptr};  // newest first
   std::atomic<PopulateJob*> populated_{nullptr};

@@ -338,7 +338,7 @@ int64_t EpollEngine::StartRecv(RecvOp* op, Descriptor* d) {
 
 int64_t EpollEngine::StartSend(SendOp* op, Descriptor* d) {
   if (d->may_write) {
-    int64_t r = TrySend(op);
+    int64_t r = core_->SendNow(op, d);
     if (r == 0) {
       return Fault(FaultPoint::kShortSendDone) ? TotalLength(*op) : op->q.done;
     }

@@ -27,6 +27,7 @@ constexpr Name kNames[] = {
     {"double-terminal", FaultPoint::kDoubleTerminal},
     {"short-send-done", FaultPoint::kShortSendDone},
     {"skip-trailer", FaultPoint::kSkipTrailer},
+    {"keep-pages", FaultPoint::kKeepPages},
 };
 
 FaultPoint FromEnvironment() {

@@ -23,6 +23,8 @@ enum class FaultPoint {
   kDoubleTerminal,    // double-terminal: cancel makes a second last entry
   kShortSendDone,     // short-send-done: a short write counts as the whole
   kSkipTrailer,       // skip-trailer: sendfile forgets its trailer
+  kKeepPages,         // keep-pages: what a socket did not take of a send by
+                      // reference goes to the next one
 };
 
 #ifdef KEVENT_TEST_FAULTS

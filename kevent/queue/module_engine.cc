@@ -307,7 +307,7 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
   if (op->opcode == Opcode::kSend) {
     // Most go out at once: then no entry has to come for them.
     auto* send = static_cast<SendOp*>(op);
-    int64_t r = TrySend(send);
+    int64_t r = TrySend(send, nullptr);
     if (r == 0) {
       return Fault(FaultPoint::kShortSendDone) ? TotalLength(*send)
                                                : op->q.done;

@@ -151,6 +151,13 @@ struct SendOp : Operation {
   std::span<const iovec> pieces;  // at most kMaxGather
   iovec one = {};
   bool more = false;  // MSG_MORE: another send follows at once
+  bool by_reference = false;
+  // The socket may get the very pages instead of a copy, which is cheaper from
+  // about 8 KiB on (Queue::sends_by_reference). Then the bytes must never
+  // change any more, also after the last entry: the network goes on reading
+  // them, and nobody tells for how long. They may be unmapped (munmap(2),
+  // MADV_DONTNEED); memory of an allocator that would be used again may not be
+  // lent. Of a stream socket only.
 };
 // Sends all of `pieces`. Result: their total length; less if it ended early
 // (error or cancel after the first byte); negative errno if nothing was sent.

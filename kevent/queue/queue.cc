@@ -83,6 +83,10 @@ Queue::Queue(std::unique_ptr<Core> core) : core_(std::move(core)) {}
 Queue::~Queue() = default;
 
 EngineKind Queue::engine() const { return core_->kind(); }
+bool Queue::sends_by_reference() {
+  auto lock = core_->Lock();
+  return core_->SendsByReference();
+}
 const std::string& Queue::engine_reason() const { return core_->reason(); }
 
 int Queue::Submit(Operation* op) {

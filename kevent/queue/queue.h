@@ -153,6 +153,10 @@ class Queue {
   Queue& operator=(const Queue&) = delete;
 
   EngineKind engine() const;
+  bool sends_by_reference();
+  // Whether SendOp::by_reference saves the copy: io_uring and epoll do where
+  // the process may vmsplice(2); the module has its sendfile for that. It is
+  // never an error.
   const std::string& engine_reason() const;
   // Why this engine was chosen, and why not those before it; for a log.
 

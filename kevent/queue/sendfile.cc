@@ -70,6 +70,16 @@ bool Cork(int fd) {
 
 }  // namespace
 
+int64_t Core::SendNow(SendOp* op, Descriptor* d) {
+  if (!op->by_reference) return TrySend(op, nullptr);
+  if (int r = MakeNonBlocking(op->fd, d); r < 0) return r;
+  return TrySend(op, &pages_);
+}
+
+bool Core::SendsByReference() {
+  return kind_ != EngineKind::kModule && pages_.Open();
+}
+
 void Core::Uncork(int fd) {
   int off = 0;
   setsockopt(fd, IPPROTO_TCP, TCP_CORK, &off, sizeof off);

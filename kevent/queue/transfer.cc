@@ -13,6 +13,15 @@ namespace {
 constexpr size_t kPieces = 64;
 // Of a gather list, handed to the kernel at a time.
 
+constexpr int64_t kLeastByReference = 6 << 10;
+// Bytes below which a copy is cheaper than the second system call.
+
+int64_t Sum(std::span<const iovec> pieces) {
+  int64_t sum = 0;
+  for (const iovec& piece : pieces) sum += static_cast<int64_t>(piece.iov_len);
+  return sum;
+}
+
 }  // namespace
 
 int64_t TryRecv(int fd, void* buffer, uint32_t size) {
@@ -43,12 +52,23 @@ size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all) {
   return n;
 }
 
-int64_t TrySend(SendOp* op) {
+int64_t TrySend(SendOp* op, PagePipe* pages) {
   for (;;) {
     iovec rest[kPieces];
     bool all;
     size_t pieces = RestOf(*op, rest, &all);
     if (pieces == 0) return 0;
+    if (op->by_reference && pages != nullptr &&
+        Sum({rest, pieces}) >= kLeastByReference) {
+      int64_t sent;
+      const int r =
+          pages->Send(op->fd, {rest, pieces}, op->more || !all, &sent);
+      op->q.done += sent;
+      if (r == 0) continue;
+      if (r != -ENOSYS) return r;
+      pages = nullptr;
+      continue;
+    }
     int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (op->more || !all ? MSG_MORE : 0);
     ssize_t n;
     do {

@@ -268,6 +268,14 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
     }
     case Opcode::kSend: {
       auto* send = static_cast<SendOp*>(op);
+      if (send->by_reference && core_->SendsByReference()) {
+        // The ring could only copy.
+        int64_t r = core_->SendNow(send, d);
+        if (r == 0) return op->q.done;
+        if (r != -EAGAIN) return core_->EarlyEnd(op, static_cast<int>(r));
+        PollFor(op, d);
+        return kPending;
+      }
       bool all;
       int flags = MSG_NOSIGNAL | MSG_WAITALL | (send->more ? MSG_MORE : 0);
       if (Fault(FaultPoint::kShortSendDone)) flags &= ~MSG_WAITALL;

@@ -52,6 +52,7 @@ const Seeded kSeeded[] = {
      {"SendTest.SendsMoreThanTheSocketTakes",
       "SendTest.GathersAnyNumberOfPieces"}},
     {"skip-trailer", {"SendfileTest.HeaderAndTrailerNeedNoFile"}},
+    {"keep-pages", {"ReferenceTest.WhatOneSocketDoesNotTakeGoesToNoOther"}},
 };
 
 constexpr int kLimitMs = 120'000;  // of one run

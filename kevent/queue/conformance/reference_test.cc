@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sends by reference (SendOp::by_reference). An engine that copies passes all
+// but the proof that it does not.
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kevent/queue/conformance/conformance.h"
+
+namespace kevent::conformance {
+namespace {
+
+// Memory that is never used again.
+class Pages {
+ public:
+  explicit Pages(std::string_view contents, size_t offset = 0)
+      : size_(contents.size() + offset + 1),
+        map_(static_cast<char*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))),
+        bytes_(map_ + offset, contents.size()) {
+    memcpy(map_ + offset, contents.data(), contents.size());
+  }
+  Pages(Pages&& other) noexcept
+      : size_(other.size_),
+        map_(std::exchange(other.map_, nullptr)),
+        bytes_(other.bytes_) {}
+  ~Pages() { Unmap(); }
+
+  void Unmap() {
+    if (map_ != nullptr) munmap(map_, size_);
+    map_ = nullptr;
+  }
+  std::string_view bytes() const { return bytes_; }
+  char* data() { return map_; }
+
+ private:
+  size_t size_;
+  char* map_;
+  std::string_view bytes_;
+};
+
+class ReferenceTest : public QueueTest {
+ protected:
+  SendOp* NewReference(int fd, std::string_view bytes) {
+    SendOp* op = NewSend(fd, bytes);
+    op->by_reference = true;
+    return op;
+  }
+  // One that its peer does not read: part of it is on its way.
+  SendOp* Stalled(int fd, std::string_view bytes) {
+    SendOp* op = NewReference(fd, bytes);
+    MustSubmit(op);
+    Look();
+    EXPECT_TRUE(op->in_flight());
+    return op;
+  }
+};
+KEVENT_CONFORMANCE(ReferenceTest);
+
+TEST_P(ReferenceTest, SendsTheVeryPages) {
+  if (!queue().sends_by_reference()) GTEST_SKIP() << "this engine copies";
+  Pages pages(std::string(64 << 10, 'a'));
+  Pair pair = TcpPair();
+  SendOp* send = NewReference(pair.ours, pages.bytes());
+  MustSubmit(send);
+  EXPECT_EQ(64 << 10, ResultOf(send));
+  // What nobody must do shows that nothing was copied.
+  memset(pages.data(), 'b', 64 << 10);
+  EXPECT_TRUE(std::string(64 << 10, 'b') == PeerRead(pair.peer, 64 << 10));
+}
+
+TEST_P(ReferenceTest, UnmappedMemoryArrives) {
+  const std::string contents = Pattern(64 << 10);
+  Pair pair = TcpPair();
+  for (int turn = 0; turn < 10; ++turn) {
+    Pages pages(contents);
+    SendOp* send = NewReference(pair.ours, pages.bytes());
+    MustSubmit(send);
+    ASSERT_EQ(64 << 10, ResultOf(send));
+    pages.Unmap();
+    const Pages next(std::string(64 << 10, 'x'));  // likely in its place
+    EXPECT_TRUE(contents == PeerRead(pair.peer, contents.size()));
+  }
+}
+
+TEST_P(ReferenceTest, AnySizeAndPlace) {
+  for (int buffer : {0, 16 << 10}) {
+    for (size_t size : {1u, 4096u, 6143u, 6144u, 65536u, 65537u, 262144u,
+                        300000u, 1u << 20}) {
+      for (size_t offset : {0u, 1u, 4095u}) {
+        SCOPED_TRACE(testing::Message()
+                     << size << " at " << offset << ", " << buffer);
+        Pair pair = TcpPair(buffer);
+        const Pages pages(Pattern(size), offset);
+        SendOp* send = NewReference(pair.ours, pages.bytes());
+        MustSubmit(send);
+        EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, size));
+        EXPECT_EQ(static_cast<int64_t>(size), ResultOf(send));
+        CloseByQueue(pair.ours);
+      }
+    }
+  }
+}
+
+TEST_P(ReferenceTest, GathersAnyNumberOfPieces) {
+  for (size_t count : {2u, 17u, 65u, 300u, 1024u}) {
+    for (int buffer : {0, 16 << 10}) {
+      SCOPED_TRACE(testing::Message() << count << " pieces, " << buffer);
+      Pair pair = TcpPair(buffer);
+      Pages pages(Pattern(count * 5000));
+      std::vector<iovec> pieces;
+      size_t at = 0;
+      for (size_t i = 0; i < count; ++i) {
+        const size_t size = i % 5 == 3 ? 0 : (i * 7919) % 5000;
+        pieces.push_back({pages.data() + at, size});
+        at += size;
+      }
+      SendOp* send = New<SendOp>(pair.ours);
+      send->pieces = pieces;
+      send->by_reference = true;
+      MustSubmit(send);
+      EXPECT_TRUE(pages.bytes().substr(0, at) == PeerRead(pair.peer, at));
+      EXPECT_EQ(static_cast<int64_t>(at), ResultOf(send));
+      CloseByQueue(pair.ours);
+    }
+  }
+}
+
+TEST_P(ReferenceTest, WhatOneSocketDoesNotTakeGoesToNoOther) {
+  const Pages slow(std::string(1 << 20, 's'));
+  const Pages quick(std::string(32 << 10, 'q'));
+  Pair stalled = TcpPair(16 << 10);
+  SendOp* waits = Stalled(stalled.ours, slow.bytes());
+  for (int turn = 0; turn < 3; ++turn) {
+    Pair pair = TcpPair();
+    SendOp* send = NewReference(pair.ours, quick.bytes());
+    MustSubmit(send);
+    EXPECT_EQ(32 << 10, ResultOf(send));
+    EXPECT_TRUE(quick.bytes() == PeerRead(pair.peer, quick.bytes().size()));
+  }
+  EXPECT_TRUE(slow.bytes() == PeerRead(stalled.peer, slow.bytes().size()));
+  EXPECT_EQ(1 << 20, ResultOf(waits));
+}
+
+TEST_P(ReferenceTest, ManySocketsAtOnce) {
+  std::vector<Pair> pairs;
+  std::vector<Pages> pages;
+  for (size_t i = 0; i < 10; ++i) {
+    pages.emplace_back(Pattern((1 << 20) + i * 1000).substr(i * 1000));
+  }
+  for (size_t i = 0; i < pages.size(); ++i) {
+    pairs.push_back(TcpPair(64 << 10));
+    SendOp* send = NewReference(pairs.back().ours, pages[i].bytes());
+    MustSubmit(send);
+  }
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    EXPECT_TRUE(pages[i].bytes() ==
+                PeerRead(pairs[i].peer, pages[i].bytes().size()));
+  }
+  for (const Entry& e : WaitFor(pairs.size())) EXPECT_EQ(e.result, 1 << 20);
+}
+
+TEST_P(ReferenceTest, KeepsItsPlaceAmongOtherSends) {
+  const std::string contents = Pattern(200'000);
+  const Pages pages(contents);
+  const int file = File(contents);
+  Pair pair = TcpPair(16 << 10);
+  const std::string& bytes = *Bytes(contents);
+  std::vector<Operation*> operations;
+  for (int turn = 0; turn < 3; ++turn) {
+    operations.push_back(NewReference(pair.ours, pages.bytes()));
+    operations.push_back(NewSend(pair.ours, bytes));
+    operations.push_back(NewReference(pair.ours, pages.bytes()));
+    operations.push_back(NewSendfile(pair.ours, file, 0, 200'000));
+  }
+  for (Operation* op : operations) MustSubmit(op);
+  ShutdownOp* shutdown = New<ShutdownOp>(pair.ours);
+  MustSubmit(shutdown);
+  std::string whole;
+  for (size_t i = 0; i < operations.size(); ++i) whole += contents;
+  EXPECT_TRUE(whole == PeerReadToEnd(pair.peer));
+  for (Operation* op : operations) EXPECT_EQ(200'000, ResultOf(op));
+  EXPECT_EQ(0, ResultOf(shutdown));
+}
+
+TEST_P(ReferenceTest, OverAUnixSocket) {
+  int ends[2];
+  ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+  const int ours = Own(ends[0]);
+  const int peer = Own(ends[1]);
+  const Pages pages(Pattern(1 << 20));
+  SendOp* send = NewReference(ours, pages.bytes());
+  MustSubmit(send);
+  EXPECT_TRUE(pages.bytes() == PeerRead(peer, pages.bytes().size()));
+  EXPECT_EQ(1 << 20, ResultOf(send));
+}
+
+TEST_P(ReferenceTest, MoreJoinsTheNextSend) {
+  const Pages pages(Pattern(16 << 10));
+  // A machine that stops for a fifth of a second may send them apart.
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    Pair pair = TcpPair();
+    SendOp* first = NewReference(pair.ours, pages.bytes());
+    first->more = true;
+    SendOp* second = NewSend(pair.ours, "end");
+    MustSubmit(first);
+    MustSubmit(second);
+    EXPECT_EQ(16 << 10, ResultOf(first));
+    EXPECT_EQ(3, ResultOf(second));
+    EXPECT_TRUE(std::string(pages.bytes()) + "end" ==
+                PeerRead(pair.peer, (16 << 10) + 3));
+    tcp_info info = {};
+    socklen_t length = sizeof info;
+    ASSERT_EQ(0, getsockopt(pair.ours, IPPROTO_TCP, TCP_INFO, &info, &length));
+    if (info.tcpi_data_segs_out == 1) return;
+  }
+  FAIL() << "they are never sent in one segment";
+}
+
+TEST_P(ReferenceTest, FailsWhenThePeerHasReset) {
+  const Pages pages(Pattern(16 << 10));
+  Pair pair = TcpPair();
+  ResetPeer(pair.peer);
+  CloseOwned(pair.peer);
+  SendOp* send = NewReference(pair.ours, pages.bytes());
+  MustSubmit(send);
+  const int64_t r = ResultOf(send);
+  EXPECT_TRUE(r == -ECONNRESET || r == -EPIPE) << r;
+  MustSubmit(send);
+  EXPECT_EQ(-EPIPE, ResultOf(send));
+}
+
+TEST_P(ReferenceTest, EndsShortWhenThePeerResets) {
+  const Pages pages(Pattern(1 << 20));
+  Pair pair = TcpPair(16 << 10);
+  SendOp* send = Stalled(pair.ours, pages.bytes());
+  EXPECT_TRUE(pages.bytes().substr(0, 1000) == PeerRead(pair.peer, 1000));
+  ResetPeer(pair.peer);
+  CloseOwned(pair.peer);
+  const int64_t r = ResultOf(send);
+  EXPECT_GE(r, 1000);
+  EXPECT_LT(r, 1 << 20);
+}
+
+TEST_P(ReferenceTest, CancelledInTheMiddle) {
+  const Pages pages(Pattern(1 << 20));
+  Pair pair = TcpPair(16 << 10);
+  SendOp* send = Stalled(pair.ours, pages.bytes());
+  ASSERT_EQ(0, queue().Cancel(send));
+  const int64_t r = ResultOf(send);
+  EXPECT_GT(r, 0);
+  EXPECT_LT(r, 1 << 20);
+  CloseByQueue(pair.ours);
+  EXPECT_TRUE(pages.bytes().substr(0, static_cast<size_t>(r)) ==
+              PeerReadToEnd(pair.peer));
+}
+
+TEST_P(ReferenceTest, MemoryThatIsNotThere) {
+  Pages pages(std::string(64 << 10, 'g'));
+  Pages gone(std::string(64 << 10, 'b'));
+  const std::string_view bad = gone.bytes();
+  ASSERT_EQ(0, mprotect(gone.data(), bad.size(), PROT_NONE));
+  Pair pair = TcpPair();
+  SendOp* fails = NewReference(pair.ours, bad);
+  MustSubmit(fails);
+  EXPECT_EQ(-EFAULT, ResultOf(fails));
+  // Nothing went out: the stream is as it was.
+  SendOp* send = NewReference(pair.ours, pages.bytes());
+  MustSubmit(send);
+  EXPECT_EQ(64 << 10, ResultOf(send));
+  EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, pages.bytes().size()));
+}
+
+TEST_P(ReferenceTest, WithoutADescriptorToSpare) {
+  const Pages pages(Pattern(300'000));
+  Pair pair = TcpPair(16 << 10);
+  rlimit old;
+  ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
+  const int next = dup(pair.ours);
+  ASSERT_GE(next, 0);
+  close(next);
+  const rlimit full = {static_cast<rlim_t>(next), old.rlim_max};
+  ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &full));
+  SendOp* send = NewReference(pair.ours, pages.bytes());
+  MustSubmit(send);
+  EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, pages.bytes().size()));
+  EXPECT_EQ(300'000, ResultOf(send));
+  ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
+}
+
+}  // namespace
+}  // namespace kevent::conformance

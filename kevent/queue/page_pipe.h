@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef KEVENT_QUEUE_PAGE_PIPE_H_
+#define KEVENT_QUEUE_PAGE_PIPE_H_
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace kevent::internal {
+
+class PagePipe {
+ public:
+  PagePipe() = default;
+  PagePipe(const PagePipe&) = delete;
+  PagePipe& operator=(const PagePipe&) = delete;
+  ~PagePipe();
+
+  bool Open();
+  // Makes the pipe at the first call. False: it cannot be had now (EMFILE), or
+  // never (the process may not call vmsplice(2) or splice(2)).
+
+  int Send(int fd, std::span<iovec> pieces, bool more, int64_t* sent);
+  // Hands `pieces` (changed) to a non-blocking stream socket; never blocks. 0
+  // when all are out; -EAGAIN when the socket is full, which announces room
+  // then; -ENOSYS when it does not work here or now, send(2) may; other
+  // negative errno. `*sent` says how many bytes went out. `more` as MSG_MORE.
+
+ private:
+  bool Empty(int64_t bytes);
+  void Close();
+
+  int read_ = -1;
+  int write_ = -1;
+  int null_ = -1;
+  bool forbidden_ = false;
+};
+// Memory goes to a socket without being copied: its pages into a pipe by
+// vmsplice(2), and out of it by splice(2). What the socket does not take is
+// dropped, so between calls the pipe is empty. Not thread-safe.
+
+}  // namespace kevent::internal
+
+#endif  // KEVENT_QUEUE_PAGE_PIPE_H_
