@@ -149,6 +149,9 @@ EntryRef FileCache::Get(std::string_view path, int64_t now_ns, int* error,
   Entry* const entry = found->second;
   entry->referenced_ = true;
   if (!entry->stale && now_ns < entry->checked_until_ns_) [[likely]] {
+    if (entry->uses_left_ != 0 && --entry->uses_left_ == 0) {
+      return IntoPages(entry, now_ns, error);
+    }
     ++stats_.hits;
     return Answer(entry, error);
   }
@@ -177,8 +180,9 @@ EntryRef FileCache::Load(std::string_view path, uint32_t variant,
   OpenedFile file;
   const int result =
       WithDescriptors([&] { return root_->Open(copy.c_str(), &file); });
-  EntryRef entry = Build(copy, variant, directory, complete, result,
-                         std::move(file), nullptr, now_ns, error);
+  EntryRef entry =
+      Build(copy, variant, directory, complete, result, std::move(file),
+            nullptr, /*into_pages=*/false, now_ns, error);
   tree_.Unpin(directory);
   return entry;
 }
@@ -219,9 +223,29 @@ EntryRef FileCache::Revalidate(Entry* entry, int64_t now_ns, int* error) {
       result = WithDescriptors(
           [&] { return root_->Open(old->path_.c_str(), &file); });
     }
-    answer = Build(old->path_, old->variant_, directory, complete, result,
-                   std::move(file), old.get(), now_ns, error);
+    answer =
+        Build(old->path_, old->variant_, directory, complete, result,
+              std::move(file), old.get(), /*into_pages=*/false, now_ns, error);
   }
+  tree_.Unpin(directory);
+  return answer;
+}
+
+// Its body goes into pages, if nothing is in the way; it is fresh.
+EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
+  const EntryRef old(entry);
+  old->uses_left_ = options_.page_uses;
+  OpenedFile file;
+  // Not worth the descriptor of another one. A change is told by its event.
+  if (root_->Open(old->path_.c_str(), &file) < 0 || file.info != old->info_) {
+    return Answer(old.get(), error);
+  }
+  ++stats_.revalidations;
+  bool complete = false;
+  Directory* const directory = tree_.Pin(old->path_, now_ns, &complete);
+  EntryRef answer =
+      Build(old->path_, old->variant_, directory, complete, /*open_result=*/0,
+            std::move(file), old.get(), /*into_pages=*/true, now_ns, error);
   tree_.Unpin(directory);
   return answer;
 }
@@ -248,8 +272,8 @@ bool FileCache::IsUnchanged(Entry* entry, OpenedFile* file, bool complete,
 
 EntryRef FileCache::Build(const std::string& path, uint32_t variant,
                           Directory* directory, bool complete, int open_result,
-                          OpenedFile file, Entry* old, int64_t now_ns,
-                          int* error) {
+                          OpenedFile file, Entry* old, bool into_pages,
+                          int64_t now_ns, int* error) {
   if (open_result < 0 && !IsAnswer(open_result)) {
     if (old != nullptr) Remove(old);
     *error = open_result;
@@ -270,7 +294,7 @@ EntryRef FileCache::Build(const std::string& path, uint32_t variant,
     } else if (options_.max_entries > 0) {
       entry->watched_ &= tree_.WatchFile(entry.get(), &file, now_ns);
     }
-    FillFile(entry.get(), &file);
+    FillFile(entry.get(), &file, into_pages);
   }
   // Before the old one leaves: it may be the last to need these directories.
   tree_.Place(entry.get(), directory);
@@ -283,7 +307,7 @@ EntryRef FileCache::Build(const std::string& path, uint32_t variant,
   return Answer(entry.get(), error);
 }
 
-void FileCache::FillFile(Entry* entry, OpenedFile* file) {
+void FileCache::FillFile(Entry* entry, OpenedFile* file, bool into_pages) {
   const int64_t wall_ns = options_.wall_clock_ns();
   entry->info_ = file->info;
   entry->etag_size_ = static_cast<uint8_t>(
@@ -300,29 +324,54 @@ void FileCache::FillFile(Entry* entry, OpenedFile* file) {
   entry->head_size_ = head.size();
 
   const bool is_file = entry->kind_ == Entry::Kind::kFile;
-  entry->list_ = kWithoutBody;
-  if (is_file && file->info.size <= options_.max_body_bytes &&
-      options_.max_entries > 0 &&
-      MakeRoomForBytes(head.size() + file->info.size)) {
-    const size_t size = static_cast<size_t>(file->info.size);
-    auto buffer = std::make_unique_for_overwrite<char[]>(head.size() + size);
-    const ReadResult result = ReadAt(file->fd(), 0, buffer.get() + head.size(),
-                                     size, !tree_.IsRemote(*file));
-    if (result == ReadResult::kWhole) {
-      std::memcpy(buffer.get(), head.data(), head.size());
-      entry->buffer_ = std::move(buffer);
-      entry->has_body_ = true;
-      entry->racy_ = IsRacy(file->info, wall_ns);
-      entry->list_ = kWithBody;
-      return;
-    }
-    entry->body_was_cold_ = result == ReadResult::kCold;
-    // Shrank meanwhile: what is known of it is wrong already.
-    if (result == ReadResult::kShort) entry->checked_until_ns_ = INT64_MIN;
+  const bool kept = is_file && options_.max_entries > 0;
+  const uint64_t size = file->info.size;
+  const bool pageable = kept && size >= options_.min_page_bytes &&
+                        size <= options_.max_page_bytes;
+  if ((pageable && into_pages &&
+       ReadBody(entry, *file, head, /*into_pages=*/true)) ||
+      (kept && size <= options_.max_body_bytes &&
+       ReadBody(entry, *file, head, /*into_pages=*/false))) {
+    entry->has_body_ = true;
+    entry->racy_ = IsRacy(file->info, wall_ns);
+    entry->list_ = kWithBody;
+  } else {
+    entry->buffer_ = std::make_unique_for_overwrite<char[]>(head.size());
+    entry->list_ = kWithoutBody;
+    if (is_file) entry->fd_ = file->Release();
   }
-  entry->buffer_ = std::make_unique_for_overwrite<char[]>(head.size());
   std::memcpy(entry->buffer_.get(), head.data(), head.size());
-  if (is_file) entry->fd_ = file->Release();
+  if (pageable && !entry->in_pages()) entry->uses_left_ = options_.page_uses;
+}
+
+// Into pages, or behind the head in the entry's buffer. False: it stays out of
+// memory.
+bool FileCache::ReadBody(Entry* entry, const OpenedFile& file,
+                         std::string_view head, bool into_pages) {
+  const size_t size = static_cast<size_t>(file.info.size);
+  const size_t before = into_pages ? 0 : head.size();
+  if (!MakeRoomForBytes(before + size)) return false;
+  PageArena::Run pages;
+  if (into_pages && !(pages = arena_->Take(size))) return false;
+  auto buffer = std::make_unique_for_overwrite<char[]>(head.size() +
+                                                       (into_pages ? 0 : size));
+  char* const to = into_pages ? pages.data() : buffer.get() + before;
+  switch (ReadAt(file.fd(), 0, to, size, !tree_.IsRemote(file))) {
+    case ReadResult::kWhole:
+      entry->buffer_ = std::move(buffer);
+      entry->pages_ = std::move(pages);
+      return true;
+    case ReadResult::kShort:
+      // Shrank meanwhile: what is known of it is wrong already.
+      entry->checked_until_ns_ = INT64_MIN;
+      return false;
+    case ReadResult::kCold:
+      entry->body_was_cold_ = !into_pages;
+      return false;
+    case ReadResult::kUnknown:
+      break;
+  }
+  return false;
 }
 
 bool FileCache::IsRacy(const FileInfo& info, int64_t wall_ns) const {
@@ -395,7 +444,7 @@ void FileCache::Insert(Entry* entry) {
   ++list.size;
   if (entry->fd_ >= 0) ++stats_.descriptors;
   if (entry->has_body_) {
-    stats_.body_bytes += entry->head_and_body().size();
+    stats_.body_bytes += entry->memory();
   }
 }
 
@@ -409,7 +458,7 @@ void FileCache::Remove(Entry* entry) {
   --lists_[entry->list_].size;
   if (entry->fd_ >= 0) --stats_.descriptors;
   if (entry->has_body_) {
-    stats_.body_bytes -= entry->head_and_body().size();
+    stats_.body_bytes -= entry->memory();
   }
   tree_.Forget(entry);
   --entry->refs_;

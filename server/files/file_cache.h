@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "kevent/queue/operation.h"
+#include "server/files/page_arena.h"
 #include "server/files/root.h"
 #include "server/files/watch_tree.h"
 
@@ -79,15 +80,19 @@ class Entry : private internal::Member, private internal::Link<Entry> {
   bool has_body() const { return has_body_; }
   // Empty unless has_body().
   std::string_view body() const {
+    if (in_pages()) return {pages_.data(), info_.size};
     return {buffer_.get() + head_size_, has_body_ ? info_.size : 0};
   }
-  // head() and body() in one piece.
+  // The body lies in pages that may be lent to a socket (SendOp::by_reference).
+  bool in_pages() const { return static_cast<bool>(pages_); }
+  // head() and body() in one piece; not of one in pages.
   std::string_view head_and_body() const {
     return {buffer_.get(), head_size_ + body().size()};
   }
 
   // The owner's, zero at first; the cache neither reads nor writes them.
-  std::array<uint32_t, 2> owner_data = {};
+  std::array<uint32_t, 3> owner_data = {};
+  const char* owner_text = nullptr;
   FileMemo memo;  // for sending from fd()
 
  private:
@@ -110,11 +115,18 @@ class Entry : private internal::Member, private internal::Link<Entry> {
   bool racy_ = false;
   // The body was not in the page cache; it may be next time.
   bool body_was_cold_ = false;
+  uint16_t uses_left_ = 0;  // until the body goes into pages; 0: not counted
   int error_ = 0;
   int fd_ = -1;
   uint32_t variant_ = 0;
   int64_t checked_until_ns_ = 0;
-  std::unique_ptr<char[]> buffer_;
+  // Memory the body takes, with the head if they are in one piece.
+  size_t memory() const {
+    return in_pages() ? pages_.size() : head_and_body().size();
+  }
+
+  std::unique_ptr<char[]> buffer_;  // the head, and a body not in pages
+  PageArena::Run pages_;
   size_t head_size_ = 0;
   FileInfo info_;
   int64_t last_modified_s_ = 0;
@@ -196,6 +208,13 @@ class FileCache {
     // Files up to this size have their body in memory: copying more costs more
     // than sendfile(2) does.
     size_t max_body_bytes = size_t{12} << 10;
+    // Files of `min_page_bytes` to `max_page_bytes` (0: none) get their body
+    // into pages to be sent by reference when they have been used `page_uses`
+    // times (1 to 65,535): the copy into them has to pay. A body larger than
+    // max_body_bytes is in memory only then.
+    size_t min_page_bytes = size_t{6} << 10;
+    size_t max_page_bytes = size_t{128} << 10;
+    uint16_t page_uses = 16;
     // Memory of all entries with a body, their heads included. Entries in use
     // count only until they are evicted.
     size_t max_total_body_bytes = size_t{64} << 20;
@@ -279,12 +298,16 @@ class FileCache {
   EntryRef Load(std::string_view path, uint32_t variant, int64_t now_ns,
                 int* error);
   EntryRef Revalidate(Entry* entry, int64_t now_ns, int* error);
+  EntryRef IntoPages(Entry* entry, int64_t now_ns, int* error);
   bool IsUnchanged(Entry* entry, OpenedFile* file, bool complete,
                    int64_t now_ns);
   EntryRef Build(const std::string& path, uint32_t variant,
                  Directory* directory, bool complete, int open_result,
-                 OpenedFile file, Entry* old, int64_t now_ns, int* error);
-  void FillFile(Entry* entry, OpenedFile* file);
+                 OpenedFile file, Entry* old, bool into_pages, int64_t now_ns,
+                 int* error);
+  void FillFile(Entry* entry, OpenedFile* file, bool into_pages);
+  bool ReadBody(Entry* entry, const OpenedFile& file, std::string_view head,
+                bool into_pages);
   bool IsRacy(const FileInfo& info, int64_t wall_ns) const;
 
   template <typename Function>
@@ -301,6 +324,7 @@ class FileCache {
   const Root* const root_;
   const HeadMaker make_head_;
   const Options options_;
+  const std::shared_ptr<PageArena> arena_ = PageArena::Create();
   internal::WatchTree tree_;
   // Keys point into the entries, each of which the table holds a reference of.
   absl::flat_hash_map<Key, Entry*, KeyHash> table_;

@@ -788,6 +788,148 @@ TEST_F(FileCacheTest, AFileThatShrinksWhileItIsReadIsNotKeptInMemory) {
   EXPECT_EQ(Get("x")->head_and_body(), "head of x;con");
 }
 
+// Bodies in pages.
+
+class PagesTest : public FileCacheTest {
+ protected:
+  PagesTest() {
+    options_.max_body_bytes = 10'000;
+    options_.min_page_bytes = 6'000;
+    options_.max_page_bytes = 100'000;
+    options_.page_uses = 5;
+  }
+
+  // As often as it takes.
+  EntryRef GetHot(std::string_view path) {
+    for (int i = 0; i < options_.page_uses; ++i) Get(path);
+    return Get(path);
+  }
+};
+
+TEST_F(PagesTest, WhatIsUsedOften) {
+  const std::string text(16'384, 'x');
+  Write("a/x", text);
+  const EntryRef first = Get("a/x");
+  EXPECT_FALSE(first->has_body());
+  EXPECT_EQ(cache().stats().descriptors, 1u);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(Get("a/x").get(), first.get());
+  const EntryRef entry = Get("a/x");
+  EXPECT_NE(entry.get(), first.get());
+  ASSERT_TRUE(entry->in_pages());
+  EXPECT_TRUE(entry->has_body());
+  EXPECT_EQ(entry->fd(), -1);
+  EXPECT_EQ(entry->body(), text);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(entry->body().data()) % 4096, 0u);
+  EXPECT_EQ(entry->head(), "head of a/x;");
+  EXPECT_EQ(entry->etag(), first->etag());
+  EXPECT_TRUE(entry->watched());
+  // And so it stays.
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(Get("a/x").get(), entry.get());
+  const FileCache::Stats stats = cache().stats();
+  EXPECT_EQ(stats.entries, 1u);
+  EXPECT_EQ(stats.descriptors, 0u);
+  EXPECT_EQ(stats.body_bytes, 16'384u);
+  EXPECT_EQ(stats.watches, 3u);
+  EXPECT_EQ(heads_made_, 2);
+  EXPECT_EQ(Content(*first), text) << "it may still be under way";
+}
+
+TEST_F(PagesTest, SmallOnesAreCopiedUntilThen) {
+  Write("x", std::string(6'000, 'x'));
+  const EntryRef first = Get("x");
+  EXPECT_TRUE(first->has_body());
+  EXPECT_FALSE(first->in_pages());
+  const EntryRef entry = GetHot("x");
+  EXPECT_TRUE(entry->in_pages());
+  EXPECT_EQ(entry->body(), first->body());
+}
+
+TEST_F(PagesTest, OnlyOfTheSizesTheyPayFor) {
+  for (auto [size, in_pages] :
+       std::vector<std::pair<size_t, bool>>{{0, false},
+                                            {5'999, false},
+                                            {6'000, true},
+                                            {10'001, true},
+                                            {100'000, true},
+                                            {100'001, false}}) {
+    const std::string name = std::to_string(size);
+    Write(name, std::string(size, 'x'));
+    const EntryRef entry = GetHot(name);
+    EXPECT_EQ(entry->in_pages(), in_pages) << size;
+    EXPECT_EQ(Content(*entry).size(), size);
+  }
+}
+
+TEST_F(PagesTest, NoneIfNotWanted) {
+  options_.max_page_bytes = 0;
+  Write("x", std::string(8'000, 'x'));
+  Write("y", std::string(16'000, 'y'));
+  EXPECT_FALSE(GetHot("x")->in_pages());
+  EXPECT_TRUE(Get("x")->has_body());
+  EXPECT_FALSE(GetHot("y")->has_body());
+}
+
+TEST_F(PagesTest, ChangesShow) {
+  Write("x", std::string(16'000, 'x'));
+  const EntryRef old = GetHot("x");
+  Write("x", std::string(16'000, 'y'));
+  EXPECT_EQ(Content("x"), std::string(16'000, 'y'));
+  EXPECT_EQ(old->body(), std::string(16'000, 'x'));
+  const EntryRef entry = GetHot("x");
+  EXPECT_TRUE(entry->in_pages());
+  EXPECT_EQ(entry->body(), std::string(16'000, 'y'));
+}
+
+TEST_F(PagesTest, AChangeWhileTheyAreFilled) {
+  use_source_ = false;
+  Write("x", std::string(16'000, 'x'));
+  for (int i = 0; i < 5; ++i) Get("x");
+  on_head_ = [this] { fs::resize_file(dir_ / "x", 9'000); };
+  EXPECT_FALSE(Get("x")->in_pages()) << "shrank";
+  on_head_ = nullptr;
+  EXPECT_EQ(Content("x"), std::string(9'000, 'x'));
+}
+
+TEST_F(PagesTest, StoresThroughAMappingShowAtTheNextRevalidation) {
+  if (OnTmpfs()) GTEST_SKIP() << "never, on a tmpfs";
+  options_.wall_clock_ns = &WallClockNs;
+  options_.revalidate_ns = kSecond;
+  Write("x", std::string(16'000, 'x'));
+  ASSERT_TRUE(GetHot("x")->in_pages());
+  const int fd = open((dir_ / "x").c_str(), O_RDWR | O_CLOEXEC);
+  void* const map =
+      mmap(nullptr, 16'000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  ASSERT_NE(map, MAP_FAILED);
+  static_cast<char*>(map)[15'999] = 'y';
+  now_ += kSecond;
+  EXPECT_EQ(Content("x").back(), 'y');
+  munmap(map, 16'000);
+}
+
+TEST_F(PagesTest, KeepToTheBudget) {
+  options_.max_total_body_bytes = 60'000;
+  for (int i = 0; i < 10; ++i) {
+    const std::string name = std::to_string(i);
+    Write(name, std::string(16'000, 'x'));
+    EXPECT_TRUE(GetHot(name)->in_pages());
+    EXPECT_LE(cache().stats().body_bytes, 60'000u);
+  }
+  EXPECT_EQ(cache().stats().entries, 3u);
+  Write("big", std::string(90'000, 'x'));
+  EXPECT_FALSE(GetHot("big")->in_pages());
+  EXPECT_EQ(Content("big").size(), 90'000u);
+  cache().PurgeAll();
+  EXPECT_EQ(cache().stats().body_bytes, 0u);
+}
+
+TEST_F(PagesTest, OutliveTheCache) {
+  Write("x", std::string(16'000, 'x'));
+  const EntryRef entry = GetHot("x");
+  cache_.reset();
+  EXPECT_EQ(entry->body(), std::string(16'000, 'x'));
+}
+
 // Watches that cannot be had.
 
 TEST_F(FileCacheTest, WithoutWatchesTimeTells) {
@@ -1044,6 +1186,16 @@ TEST_F(FileCacheTest, AShortageOfDescriptorsLeavesTheEntryInUse) {
   EXPECT_EQ(Content("a/b"), "directory");
 }
 
+TEST_F(PagesTest, WithoutADescriptorToSpare) {
+  Write("x", std::string(16'000, 'x'));
+  const EntryRef entry = Get("x");
+  {
+    const DescriptorLimit limit(0);
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(Get("x").get(), entry.get());
+  }
+  EXPECT_TRUE(GetHot("x")->in_pages());
+}
+
 // Purging.
 
 TEST_F(FileCacheTest, Purge) {
@@ -1156,6 +1308,12 @@ TEST_F(FileCacheTest, ReferencesOutliveTheCache) {
 
 class RandomChanges : public FileCacheTest {
  protected:
+  RandomChanges() {
+    // Of the three sizes there are, two may go into pages.
+    options_.min_page_bytes = 1;
+    options_.page_uses = 2;
+  }
+
   // What is at the path now, found without the cache.
   std::string Truth(const std::string& path) {
     OpenedFile file;

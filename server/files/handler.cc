@@ -39,6 +39,26 @@ http::Release Lend(EntryRef entry) {
           e};
 }
 
+// The same with a text of the arena that it owns.
+http::Release LendText(const char* text, EntryRef entry) {
+  TextArena::Lend(text);
+  entry.Detach();
+  return {[](void* p) {
+            const char* text = static_cast<const char*>(p);
+            EntryRef::Attach(static_cast<Entry*>(TextArena::Owner(text)));
+            TextArena::Return(text);
+          },
+          const_cast<char*>(text)};
+}
+
+// Bodies go by reference where that saves the copy.
+FileCache::Options CacheOptions(loop::Loop* loop,
+                                const FileCache::Options& options) {
+  FileCache::Options result = options;
+  if (!loop->queue().sends_by_reference()) result.max_page_bytes = 0;
+  return result;
+}
+
 bool Unconditional(const Request& r) {
   return !r.if_none_match.data() && !r.if_modified_since.data() &&
          !r.range.data() && !r.if_match.data() && !r.if_unmodified_since.data();
@@ -56,7 +76,7 @@ StaticHandler::StaticHandler(loop::Loop* loop, const Root* root,
       cache_(
           root, &source_,
           [this](Entry& entry, std::string* head) { MakeHead(entry, head); },
-          options.cache) {
+          CacheOptions(loop, options.cache)) {
   source_.SetCache(&cache_);
 }
 
@@ -245,12 +265,40 @@ bool StaticHandler::RefreshDate(Exchange* x, Entry* entry) {
   return true;
 }
 
+// The ready-made head with the date of now, in memory that stays as it is; null
+// if there is none to be had.
+const char* StaticHandler::DatedHead(Exchange* x, Entry* entry) {
+  const uint32_t second = static_cast<uint32_t>(x->unix_time());
+  if (entry->owner_data[1] == second && entry->owner_text != nullptr &&
+      entry->owner_data[2] == heads_.generation()) {
+    return entry->owner_text;
+  }
+  const std::string_view head = entry->head();
+  char* const text = heads_.New(head.size(), entry);
+  if (text == nullptr) return nullptr;
+  memcpy(text, head.data(), head.size());
+  const std::string_view date = x->date();
+  memcpy(text + DateOffset(*entry), date.data(), date.size());
+  entry->owner_text = text;
+  entry->owner_data[1] = second;
+  entry->owner_data[2] = heads_.generation();
+  return text;
+}
+
 void StaticHandler::ServeWhole(Exchange* x, EntryRef ref) {
   Entry* entry = ref.get();
   const bool head_only = x->request().method == Method::kHead;
   std::string_view head = entry->head();
   std::string_view connection = x->connection_field();
-  const bool ready = RefreshDate(x, entry) && connection.empty();
+  if (entry->in_pages() && !head_only && connection.empty()) {
+    if (const char* const text = DatedHead(x, entry)) {
+      const std::string_view pieces[] = {{text, head.size()}, entry->body()};
+      x->RespondByReference(200, pieces, LendText(text, std::move(ref)));
+      return;
+    }
+  }
+  const bool ready =
+      !entry->in_pages() && RefreshDate(x, entry) && connection.empty();
   if (!ready) {
     std::span<char> scratch = x->scratch();
     if (head.size() + connection.size() > scratch.size()) {

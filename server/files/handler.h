@@ -11,6 +11,7 @@
 #include "server/files/file_cache.h"
 #include "server/files/loop_watch_source.h"
 #include "server/files/mime.h"
+#include "server/files/page_arena.h"
 #include "server/files/path.h"
 #include "server/files/root.h"
 #include "server/http/server.h"
@@ -46,6 +47,7 @@ class StaticHandler final : public http::Handler {
                   uint64_t length);
   void NotModified(http::Exchange* x, const Entry& entry);
   bool RefreshDate(http::Exchange* x, Entry* entry);
+  const char* DatedHead(http::Exchange* x, Entry* entry);
   static void RespondErrno(http::Exchange* x, int error);
 
   loop::Loop* const loop_;
@@ -54,6 +56,7 @@ class StaticHandler final : public http::Handler {
   const Options options_;
   LoopWatchSource source_;
   FileCache cache_;
+  TextArena heads_;  // of bodies in pages
 };
 // Serves a directory tree: GET and HEAD, conditional requests, single ranges
 // (RFC 9110 sections 13 and 14), index files. Several ranges in one request are

@@ -272,6 +272,103 @@ TEST_P(HandlerTest, DateIsCurrentWhileAResponseIsUnderWay) {
   EXPECT_LE(ParseDate(r.Get("Date")), ParseDate(first));
 }
 
+// --- Files in demand, whose bodies are sent by reference.
+
+TEST_P(HandlerTest, FilesInDemand) {
+  for (size_t size : {6'144u, 16'384u, 102'400u, 131'072u, 131'073u}) {
+    const std::string text = Pattern(size);
+    const std::string target = "/" + std::to_string(size);
+    Put(std::to_string(size), text);
+    if (!server_) Start();
+    for (int i = 0; i < 40; ++i) {
+      ClientResponse r = Get(target);
+      ASSERT_EQ(r.status, 200);
+      ASSERT_TRUE(r.body == text) << size << " at " << i;
+    }
+    EXPECT_EQ(Head(target).body, "");
+    EXPECT_TRUE(Get(target, Range("5000-6000")).body ==
+                text.substr(5000, 1001));
+    TestClient close(port());
+    ClientResponse r = close.Get(target, "Connection: close\r\n");
+    EXPECT_TRUE(r.body == text);
+    EXPECT_EQ(r.Get("Connection"), "close");
+    EXPECT_EQ(close.AwaitEnd(), TestClient::End::kClosed);
+    EXPECT_EQ(Get(target, "If-None-Match: *\r\n").status, 304);
+  }
+}
+
+TEST_P(HandlerTest, FilesInDemandHaveACurrentDate) {
+  Put("x", Pattern(16 << 10));
+  Start();
+  std::string first;
+  for (int i = 0; i < 40; ++i) first = Get("/x").Get("Date");
+  const auto start = Clock::now();
+  // Several seconds, so that there are several heads.
+  for (int second = 0; second < 3; ++second) {
+    ClientResponse r;
+    do {
+      r = Get("/x");
+      ASSERT_TRUE(r.body == Pattern(16 << 10));
+    } while (r.Get("Date") == first &&
+             Clock::now() - start < std::chrono::seconds(20));
+    EXPECT_GT(ParseDate(r.Get("Date")), ParseDate(first));
+    first = r.Get("Date");
+  }
+}
+
+// What a slow client gets stays what it was, head and body.
+TEST_P(HandlerTest, FilesInDemandAreReplaced) {
+  const std::string text = Pattern(128 << 10);
+  Put("x", text);
+  Start();
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(Get("/x").body == text);
+  std::vector<std::unique_ptr<TestClient>> slow;
+  for (int i = 0; i < 10; ++i) {
+    slow.push_back(std::make_unique<TestClient>(port(), 8 << 10));
+    ASSERT_TRUE(slow.back()->Send(TestClient::Request("GET", "/x")));
+    ASSERT_TRUE(slow.back()->Readable(http::kClientDeadlineMs));
+  }
+  const std::string other(100'000, 'o');
+  Put("x.tmp", other);
+  ASSERT_EQ(rename(Path("x.tmp").c_str(), Path("x").c_str()), 0);
+  const auto start = Clock::now();
+  while (Get("/x").body != other &&
+         Clock::now() - start < std::chrono::seconds(10)) {
+  }
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(Get("/x").body == other);
+  server_->Call([&] { handler_->cache().PurgeAll(); });
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(Get("/x").body == other);
+  for (auto& client : slow) {
+    ClientResponse r;
+    ASSERT_TRUE(client->Receive(&r));
+    EXPECT_TRUE(r.body == text);
+  }
+}
+
+// Clients that read nothing keep memory, and it is given back with them.
+TEST_P(HandlerTest, FilesInDemandAndStalledClients) {
+  const std::string text = Pattern(128 << 10);
+  Put("x", text);
+  Start();
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(Get("/x").body == text);
+  {
+    std::vector<std::unique_ptr<TestClient>> stalled;
+    for (int i = 0; i < 50; ++i) {
+      stalled.push_back(std::make_unique<TestClient>(port(), 8 << 10));
+      std::string requests;
+      for (int k = 0; k < 10; ++k) {
+        requests += TestClient::Request("GET", "/x");
+      }
+      ASSERT_TRUE(stalled.back()->Send(requests));
+      ASSERT_TRUE(stalled.back()->Readable(http::kClientDeadlineMs));
+    }
+    for (int i = 0; i < 40; ++i) ASSERT_TRUE(Get("/x").body == text);
+    client_.reset();
+    server_->Call([&] { handler_->cache().PurgeAll(); });
+  }
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(Get("/x").body == text);
+}
+
 // --- Conditions.
 
 TEST_P(HandlerTest, NotModified) {

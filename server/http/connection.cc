@@ -314,7 +314,7 @@ void Connection::ReadBody(size_t limit, Exchange::BodyFn done) {
 // --- Output.
 
 void Connection::Respond(int status, std::span<const std::string_view> pieces,
-                         Release release) {
+                         Release release, bool by_reference) {
   Work* w = work_;
   if (pieces.size() > Exchange::kPieces) abort();
   if (!TakeResponse(&release)) return;
@@ -328,6 +328,7 @@ void Connection::Respond(int status, std::span<const std::string_view> pieces,
     expected += static_cast<int64_t>(piece.size());
   }
   w->send.pieces = {w->pieces, n};
+  w->send.by_reference = by_reference;
   // Then the end of the stream, which follows at once, goes with its last part.
   w->send.more = !keep_alive_;
   Send(expected, &w->send);

@@ -97,7 +97,7 @@ class Connection : private RecvOp, private loop::Timer {
   // operations that have not ended.
   void ReadBody(size_t limit, Exchange::BodyFn done);
   void Respond(int status, std::span<const std::string_view> pieces,
-               Release release);
+               Release release, bool by_reference);
   void RespondFile(int status, std::string_view head, int file, int64_t offset,
                    int64_t length, Release release, FileMemo* memo);
 

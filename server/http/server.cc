@@ -73,7 +73,13 @@ void Exchange::ReadBody(size_t limit, BodyFn done) {
 
 void Exchange::Respond(int status, std::span<const std::string_view> pieces,
                        Release release) {
-  connection_->Respond(status, pieces, release);
+  connection_->Respond(status, pieces, release, /*by_reference=*/false);
+}
+
+void Exchange::RespondByReference(int status,
+                                  std::span<const std::string_view> pieces,
+                                  Release release) {
+  connection_->Respond(status, pieces, release, /*by_reference=*/true);
 }
 
 void Exchange::RespondFile(int status, std::string_view head, int file,

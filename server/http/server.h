@@ -97,6 +97,12 @@ class Exchange {
   // Sends `pieces` (at most kPieces), which are a whole message, head and body.
   // They must live until `release` is called, which may be within this call.
 
+  void RespondByReference(int status, std::span<const std::string_view> pieces,
+                          Release release = {});
+  // The same of bytes that never change any more, which the socket may get
+  // without a copy (SendOp::by_reference says what that asks for). `release` is
+  // called when they are not needed here any more.
+
   void RespondFile(int status, std::string_view head, int file, int64_t offset,
                    int64_t length, Release release = {},
                    FileMemo* memo = nullptr);

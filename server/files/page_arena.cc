@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/files/page_arena.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <new>
+
+namespace kevent::files {
+namespace {
+
+// kSlab bytes at a multiple of kSlab; null if there are none.
+char* MapSlab() {
+  constexpr size_t kSlab = PageArena::kSlab;
+  void* const map = mmap(nullptr, 2 * kSlab, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED) return nullptr;
+  char* const begin = static_cast<char*>(map);
+  const size_t past = reinterpret_cast<uintptr_t>(begin) % kSlab;
+  const size_t skip = past == 0 ? 0 : kSlab - past;
+  if (skip > 0) munmap(begin, skip);
+  munmap(begin + skip + kSlab, kSlab - skip);
+  // If it may not, small pages do.
+  madvise(begin + skip, kSlab, MADV_HUGEPAGE);
+  return begin + skip;
+}
+
+}  // namespace
+
+PageArena::~PageArena() {
+  for (const Slab& slab : slabs_) munmap(slab.memory, kSlab);
+}
+
+char* PageArena::TakeFrom(Slab* slab, size_t pages) {
+  if (slab->pages.size() - slab->taken < pages) return nullptr;
+  size_t free = 0;
+  for (size_t i = 0; i < slab->pages.size(); ++i) {
+    free = slab->pages[i] ? 0 : free + 1;
+    if (free < pages) continue;
+    const size_t first = i + 1 - pages;
+    for (size_t page = first; page <= i; ++page) slab->pages.set(page);
+    slab->taken += pages;
+    return slab->memory + first * kPage;
+  }
+  return nullptr;
+}
+
+PageArena::Run PageArena::Take(size_t bytes) {
+  if (bytes == 0 || bytes > kSlab) return {};
+  const size_t pages = (bytes + kPage - 1) / kPage;
+  for (Slab& slab : slabs_) {
+    if (char* const data = TakeFrom(&slab, pages)) {
+      return {shared_from_this(), data, pages};
+    }
+  }
+  char* const memory = MapSlab();
+  if (memory == nullptr) return {};
+  slabs_.push_back({memory, 0, {}});
+  return {shared_from_this(), TakeFrom(&slabs_.back(), pages), pages};
+}
+
+void PageArena::Give(char* data, size_t pages) {
+  for (Slab& slab : slabs_) {
+    if (data < slab.memory || data >= slab.memory + kSlab) continue;
+    slab.taken -= pages;
+    if (slab.taken == 0) {
+      munmap(slab.memory, kSlab);
+      slab = slabs_.back();
+      slabs_.pop_back();
+      return;
+    }
+    // Sockets keep the pages they have; who takes these next gets others.
+    if (madvise(data, pages * kPage, MADV_DONTNEED) < 0) {
+      slab.taken += pages;  // then nobody does
+      return;
+    }
+    const size_t first = static_cast<size_t>(data - slab.memory) / kPage;
+    for (size_t i = 0; i < pages; ++i) slab.pages.reset(first + i);
+    return;
+  }
+}
+
+TextArena::Slab* TextArena::SlabOf(const char* text) {
+  return reinterpret_cast<Slab*>(reinterpret_cast<uintptr_t>(text) &
+                                 ~uintptr_t{PageArena::kSlab - 1});
+}
+
+char* TextArena::New(size_t size, void* owner) {
+  // The text follows its owner, and the next one begins aligned.
+  constexpr size_t kAlign = alignof(void*);
+  const size_t room = sizeof(owner) + (size + kAlign - 1) / kAlign * kAlign;
+  if (size > kMaxText) return nullptr;
+  if (slab_ == nullptr || PageArena::kSlab - slab_->used < room) {
+    Retire();
+    char* const memory = MapSlab();
+    if (memory == nullptr) return nullptr;
+    slab_ = new (memory) Slab;
+    slab_->used = sizeof(Slab);
+    ++generation_;
+  }
+  char* const text =
+      reinterpret_cast<char*>(slab_) + slab_->used + sizeof(owner);
+  std::memcpy(text - sizeof(owner), &owner, sizeof(owner));
+  slab_->used += room;
+  return text;
+}
+
+void* TextArena::Owner(const char* text) {
+  void* owner;
+  std::memcpy(&owner, text - sizeof(owner), sizeof(owner));
+  return owner;
+}
+
+void TextArena::Lend(const char* text) { ++SlabOf(text)->lent; }
+
+void TextArena::Return(const char* text) {
+  Slab* const slab = SlabOf(text);
+  if (--slab->lent == 0 && slab->retired) munmap(slab, PageArena::kSlab);
+}
+
+void TextArena::Retire() {
+  if (slab_ == nullptr) return;
+  slab_->retired = true;
+  if (slab_->lent == 0) munmap(slab_, PageArena::kSlab);
+  slab_ = nullptr;
+}
+
+}  // namespace kevent::files
