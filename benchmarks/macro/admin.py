@@ -179,6 +179,8 @@ def results(cell, engine, taken, watcher):
             result["messages"] = watcher.messages
             result["scrapes"] = watcher.scrapes
             result["aim"] = {"cpu": AIM}
-            result["aim_met"] = compared["cpu"]["high"] <= AIM
+            # The interval of a few rounds is as narrow as they happen to agree.
+            result["aim_met"] = (
+                len(rows) >= ratios.ENOUGH_ROUNDS and compared["cpu"]["high"] <= AIM)
         out.append(result)
     return out

@@ -10,7 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from macro import admin, report, rounds  # pylint: disable=wrong-import-position
+from macro import admin, ratios, report, rounds  # pylint: disable=wrong-import-position
 
 
 def taken(watched_costs, count, noise=0.02):
@@ -65,6 +65,11 @@ class AdminTest(unittest.TestCase):
 
     def test_what_is_not_sure_does_not(self):
         self.assertFalse(watched(1, 15, noise=0.1)["aim_met"])
+
+    def test_few_rounds_do_not(self):
+        for count in (1, ratios.ENOUGH_ROUNDS - 1):
+            self.assertFalse(watched(0.9, count)["aim_met"])
+        self.assertTrue(watched(0.9, ratios.ENOUGH_ROUNDS)["aim_met"])
 
 
 if __name__ == "__main__":
