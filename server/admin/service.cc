@@ -66,59 +66,6 @@ std::string Kernel() {
 
 }  // namespace
 
-class Service::StatsStream final : public Stream<v1::Stats>,
-                                   private loop::Timer {
- public:
-  StatsStream(Service* service, int64_t interval_ns, uint32_t count)
-      : Stream(service->mailbox_, &service->streams_),
-        loop::Timer(OnTimer),
-        service_(service),
-        interval_ns_(interval_ns),
-        left_(count) {}
-
-  // In the admin loop.
-  void Begin() {
-    due_ns_ = service_->loop_->UpdateNow();
-    Ask();
-  }
-
- private:
-  static void OnTimer(loop::Loop*, loop::Timer* timer) {
-    auto* stream = static_cast<StatsStream*>(timer);
-    stream->due_ = true;
-    if (stream->MayWrite()) stream->Ask();
-  }
-
-  void Ask() {
-    if (over()) return;
-    due_ = false;
-    // In step, unless it has fallen behind.
-    due_ns_ = std::max(due_ns_ + interval_ns_, service_->loop_->now_ns());
-    service_->loop_->SetTimer(this, due_ns_);
-    service_->sampler_.Collect(
-        [this, here = std::weak_ptr<int>(here_)](const Sample& sample) {
-          if (here.expired() || !MayWrite()) return;
-          service_->Fill(sample, NextMessage());
-          Write();
-          if (left_ > 0 && --left_ == 0) End(absl::OkStatus());
-        });
-  }
-
-  void Ready() override {
-    if (due_) Ask();
-  }
-
-  void Ended() override { service_->loop_->CancelTimer(this); }
-
-  Service* const service_;
-  const int64_t interval_ns_;
-  uint32_t left_;  // messages; 0: no end
-  int64_t due_ns_ = 0;
-  bool due_ = false;  // while the message before was still going out
-  const std::shared_ptr<int> here_ = std::make_shared<int>(0);
-  // Gone with this object, which may end before the figures are there.
-};
-
 Service::Service(const Context& context, size_t max_streams,
                  std::optional<std::vector<std::string>> operators,
                  std::function<void(bool)> set_serving)
@@ -131,6 +78,11 @@ Service::Service(const Context& context, size_t max_streams,
       start_ns_(Now(CLOCK_MONOTONIC)),
       start_time_ns_(Now(CLOCK_REALTIME)),
       sampler_(loop_, mailbox_, target_),
+      watchers_(loop_, &sampler_,
+                [this](const Sample& sample, std::string* to) {
+                  EncodeStats(*target_, sample, start_ns_, Now(CLOCK_MONOTONIC),
+                              to);
+                }),
       logs_(mailbox_, target_->tail),
       drainer_(context_, std::move(set_serving)) {}
 
@@ -248,21 +200,29 @@ Service::Unary* Service::GetStats(Caller* context,
   });
 }
 
-grpc::ServerWriteReactor<v1::Stats>* Service::WatchStats(
-    Caller* context, const v1::WatchStatsRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* Service::WatchStats(
+    Caller* context, const grpc::ByteBuffer* request) {
+  using Refused = RefusedStream<grpc::ByteBuffer>;
+  grpc::ByteBuffer bytes = *request;
+  v1::WatchStatsRequest parsed;
+  const grpc::Status valid =
+      grpc::SerializationTraits<v1::WatchStatsRequest>::Deserialize(&bytes,
+                                                                    &parsed);
+  if (!valid.ok()) {
+    return new Refused(absl::InvalidArgumentError("no WatchStatsRequest"));
+  }
   int64_t interval_ns = kSecond;
-  if (request->has_interval()) {
-    auto given = ParseDuration(request->interval(), "interval", kMinInterval,
+  if (parsed.has_interval()) {
+    auto given = ParseDuration(parsed.interval(), "interval", kMinInterval,
                                kMaxInterval);
-    if (!given.ok()) {
-      return new RefusedStream<v1::Stats>(given.status());
-    }
+    if (!given.ok()) return new Refused(given.status());
     interval_ns = *given;
   }
   if (absl::Status status = TakeStream(); !status.ok()) {
-    return new RefusedStream<v1::Stats>(status);
+    return new Refused(status);
   }
-  auto* stream = new StatsStream(this, interval_ns, request->count());
+  auto* stream = new StatsStream(mailbox_, &streams_, &watchers_, interval_ns,
+                                 parsed.count());
   mailbox_->Post([stream] { stream->Begin(); });
   return stream;
 }

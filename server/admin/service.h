@@ -19,12 +19,14 @@
 #include "server/admin/log_stream.h"
 #include "server/admin/mailbox.h"
 #include "server/admin/sampler.h"
+#include "server/admin/stats_stream.h"
 #include "server/admin/target.h"
 #include "server/loop/loop.h"
 
 namespace kevent::admin {
 
-class Service final : public v1::Admin::CallbackService {
+class Service final : public v1::Admin::WithRawCallbackMethod_WatchStats<
+                          v1::Admin::CallbackService> {
  public:
   Service(const Context& context, size_t max_streams,
           std::optional<std::vector<std::string>> operators,
@@ -48,8 +50,9 @@ class Service final : public v1::Admin::CallbackService {
                  v1::GetInfoResponse* response) override;
   Unary* GetStats(Caller* context, const v1::GetStatsRequest* request,
                   v1::Stats* response) override;
-  grpc::ServerWriteReactor<v1::Stats>* WatchStats(
-      Caller* context, const v1::WatchStatsRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchStats(
+      Caller* context, const grpc::ByteBuffer* request) override;
+  // A message is made once for all who watch: as bytes.
   Unary* ListConnections(Caller* context,
                          const v1::ListConnectionsRequest* request,
                          v1::ListConnectionsResponse* response) override;
@@ -84,8 +87,6 @@ class Service final : public v1::Admin::CallbackService {
                         v1::RollbackConfigResponse* response) override;
 
  private:
-  class StatsStream;
-
   absl::Status CheckRole(const Caller* context) const;
   static Unary* Refuse(Caller* context, const absl::Status& status);
   template <typename Fn>
@@ -108,6 +109,7 @@ class Service final : public v1::Admin::CallbackService {
   std::atomic<bool> draining_{false};
   // The admin loop's.
   Sampler sampler_;
+  StatsStreams watchers_;
   LogStreams logs_;
   Drainer drainer_;
 };
