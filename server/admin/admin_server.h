@@ -66,8 +66,10 @@ class AdminServer {
   const std::unique_ptr<Impl> impl_;
 };
 // The gRPC service kevent.admin.v1.Admin over a Target, with grpc.health.v1 and
-// server reflection. It has a loop and threads of its own; the target's loops
-// run nothing for it but short closures. The target must outlive it.
+// server reflection. It has a loop and threads of its own, which do not push
+// the target's loops aside (SCHED_BATCH, where the thread that starts it has
+// the default policy); those run nothing for it but short closures. The target
+// must outlive it.
 
 }  // namespace kevent::admin
 

@@ -2,8 +2,10 @@
 // Those who watch the counters, many at a time.
 
 #include <google/protobuf/util/time_util.h>
+#include <sched.h>
 
 #include <chrono>
+#include <filesystem>
 #include <future>
 #include <memory>
 #include <set>
@@ -224,6 +226,34 @@ TEST_F(AdminWatchTest, RefusesBytesThatAreNoRequest) {
                     "\xff\xff\xff", &response)
                 .error_code(),
             grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+std::set<pid_t> Threads() {
+  std::set<pid_t> ids;
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/self/task")) {
+    ids.insert(static_cast<pid_t>(std::stol(entry.path().filename())));
+  }
+  return ids;
+}
+
+TEST_F(AdminWatchTest, ItsThreadsDoNotPushWorkersAside) {
+  const std::set<pid_t> before = Threads();
+  Start();
+  size_t own = 0;
+  for (pid_t thread : Threads()) {
+    const int policy = sched_getscheduler(thread);
+    if (before.contains(thread) || policy < 0) continue;
+    ++own;
+    EXPECT_EQ(policy, SCHED_BATCH) << thread;
+  }
+  EXPECT_GE(own, 1u);
+  EXPECT_EQ(sched_getscheduler(0), SCHED_OTHER);
+  for (size_t i = 0; i < 2; ++i) {
+    int policy = -1;
+    service_.Call(i, [&] { policy = sched_getscheduler(0); });
+    EXPECT_EQ(policy, SCHED_OTHER) << i;
+  }
 }
 
 }  // namespace
