@@ -240,15 +240,13 @@ bool Connection::DecodeBody() {
     int status = r.status;
     if (status == 0 && r.data.size() > w->body_limit) status = 413;
     if (status != 0) {
-      keep_alive_ = false;
-      w->failed = true;
       if (state_ == State::kSkipping) {
+        keep_alive_ = false;
+        w->failed = true;
         Linger();
         return false;
       }
-      state_ = State::kHandling;
-      owes_ = true;
-      std::exchange(w->body_fn, nullptr)(&w->exchange, status, {});
+      FailBody(status);
       return true;
     }
     w->body_limit -= r.data.size();
@@ -293,11 +291,7 @@ void Connection::ReadBody(size_t limit, Exchange::BodyFn done) {
   state_ = State::kBody;
   owes_ = false;
   if (w->request.content_length.value_or(0) > limit) {
-    keep_alive_ = false;
-    w->failed = true;
-    state_ = State::kHandling;
-    owes_ = true;
-    std::exchange(w->body_fn, nullptr)(&w->exchange, 413, {});
+    FailBody(413);
     return;
   }
   if (w->request.expect_continue && w->input.empty() && !w->body.done()) {
@@ -457,6 +451,16 @@ bool Connection::HasUnread() const {
          bytes > 0;
 }
 
+// The handler, which waits for it, is told and answers.
+void Connection::FailBody(int status) {
+  Work* w = work_;
+  keep_alive_ = false;
+  w->failed = true;
+  state_ = State::kHandling;
+  owes_ = true;
+  std::exchange(w->body_fn, nullptr)(&w->exchange, status, {});
+}
+
 void Connection::FailRequest(int status) {
   Work* w = work_;
   state_ = State::kHandling;
@@ -570,15 +574,15 @@ void Connection::TimedOut() {
       return;
     }
     case State::kHead:
-    case State::kBody:
       server_->counters_.timeouts.Add(1);
-      if (!work_ || state_ == State::kBody) {
-        Close();
-        return;
-      }
       // A recv is under way: the response goes out beside it, and the end of
       // the connection ends it.
       Close408();
+      return;
+    case State::kBody:
+      server_->counters_.timeouts.Add(1);
+      // Handler and log know of this request (RFC 9110 section 15.5.9).
+      FailBody(408);
       return;
     default:
       server_->counters_.timeouts.Add(1);

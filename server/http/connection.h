@@ -138,6 +138,7 @@ class Connection : private RecvOp, private loop::Timer {
   void StartRecv(uint16_t flags);
   void Drop(InputBuffer* buffer);
   void FailRequest(int status);
+  void FailBody(int status);
   bool HasUnread() const;
   void Linger();
   void Close();

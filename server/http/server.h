@@ -86,7 +86,8 @@ class Exchange {
   using BodyFn = absl::AnyInvocable<void(Exchange*, int status, std::string)>;
   void ReadBody(size_t limit, BodyFn done);
   // Collects the request's body, at most `limit` bytes, then calls `done`,
-  // maybe at once, with status 200; or with 400, 413 or 431 for RespondError.
+  // maybe at once, with status 200; or with 400, 408 (body_timeout_ns), 413 or
+  // 431 for RespondError.
   // Sends 100 Continue if it was asked for. A client that goes away in the
   // middle ends the exchange: `done` is destroyed without a call.
 
@@ -136,7 +137,8 @@ class HttpServer {
     Limits limits;
     int64_t header_timeout_ns = 60'000'000'000;
     // From the first byte of a request to the last of its head: 408.
-    int64_t body_timeout_ns = 60'000'000'000;  // between two pieces of a body
+    int64_t body_timeout_ns = 60'000'000'000;
+    // Between two pieces of a body: 408. One that nobody wants: closed.
     int64_t idle_timeout_ns = 75'000'000'000;  // of a kept-alive connection
     int64_t send_timeout_ns = 60'000'000'000;
     // Without progress of a response: the connection is reset.

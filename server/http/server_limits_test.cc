@@ -227,24 +227,51 @@ TEST_P(ServerLimitsTest, SlowHeadIs408) {
   EXPECT_EQ(counters().timeouts.value(), 1u);
 }
 
-TEST_P(ServerLimitsTest, SlowBodyIsClosed) {
+TEST_P(ServerLimitsTest, SlowBodyIs408) {
   HttpServer::Options options;
   options.body_timeout_ns = 300 * kMs;
   Start(options);
-  for (const char* target : {"/echo", "/ignored"}) {
-    SCOPED_TRACE(target);
+  uint64_t late = 0;
+  for (const char* framing :
+       {"Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n"}) {
+    SCOPED_TRACE(framing);
     TestClient client(port());
     auto start = Clock::now();
-    ASSERT_TRUE(client.Send(
-        TestClient::Request("POST", target, "Content-Length: 10\r\n") + "abc"));
-    if (target == std::string("/ignored")) {
-      ClientResponse r;
-      ASSERT_TRUE(client.Receive(&r));
-    }
-    EXPECT_EQ(client.AwaitEnd(), End::kClosed);
+    ASSERT_TRUE(
+        client.Send(TestClient::Request("POST", "/echo", framing) + "3\r\nab"));
+    ClientResponse r;
+    ASSERT_TRUE(client.Receive(&r));
     EXPECT_GE(MsSince(start), 300);
+    EXPECT_EQ(r.status, 408);
+    EXPECT_EQ(r.Get("Connection"), "close");
+    // What comes after all is not taken for a request, and resets nothing.
+    ASSERT_TRUE(client.Send("c\r\n0\r\n\r\n"));
+    EXPECT_EQ(client.AwaitEnd(), End::kClosed);
+    client.Close();
     EXPECT_TRUE(server_->AwaitConnections(0));
+    EXPECT_EQ(counters().timeouts.value(), ++late);
+    // Its handler was told, and the log is.
+    EXPECT_EQ(shared_.handled.load(), static_cast<int>(late));
+    EXPECT_EQ(counters().by_class[4].value(), late);
   }
+}
+
+// It has its answer already.
+TEST_P(ServerLimitsTest, SlowBodyThatNobodyWantsIsClosed) {
+  HttpServer::Options options;
+  options.body_timeout_ns = 300 * kMs;
+  Start(options);
+  TestClient client(port());
+  auto start = Clock::now();
+  ASSERT_TRUE(client.Send(
+      TestClient::Request("POST", "/ignored", "Content-Length: 10\r\n") +
+      "abc"));
+  ClientResponse r;
+  ASSERT_TRUE(client.Receive(&r));
+  EXPECT_EQ(r.status, 200);
+  EXPECT_EQ(client.AwaitEnd(), End::kClosed);
+  EXPECT_GE(MsSince(start), 300);
+  EXPECT_TRUE(server_->AwaitConnections(0));
 }
 
 TEST_P(ServerLimitsTest, IdleConnectionsAreClosed) {
