@@ -24,6 +24,8 @@ constexpr size_t kMaxSkip = 1 << 20;
 constexpr size_t kMaxEarly = 16 << 10;
 // Bytes that are received while a response is under way, about.
 
+constexpr int64_t kMillisecond = 1'000'000;
+
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 }  // namespace
@@ -544,14 +546,19 @@ void Connection::OnTimer(loop::Loop* loop, loop::Timer* timer) {
 }
 
 // Grows as long as the client takes something: an engine may tell what it has
-// sent only at the end of an operation.
-int64_t Connection::Progress() const {
+// sent only at the end of an operation. `quiet_ns` is for how long it has not.
+int64_t Connection::Progress(int64_t* quiet_ns) const {
+  *quiet_ns = 0;
   int64_t progress = work_->send.in_flight() ? work_->send.progress()
                                              : work_->sendfile.progress();
   tcp_info info = {};
   socklen_t size = sizeof info;
   if (getsockopt(fd(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
     progress += static_cast<int64_t>(info.tcpi_bytes_acked);
+    // A client that does not read acknowledges probes of its window, and one
+    // that is gone is sent the same again and again: progress has both.
+    *quiet_ns = kMillisecond *
+                std::max(info.tcpi_last_data_sent, info.tcpi_last_ack_recv);
   }
   return progress;
 }
@@ -562,10 +569,12 @@ void Connection::TimedOut() {
       SetDeadline(server_->options_.send_timeout_ns);
       return;
     case State::kSending: {
-      int64_t progress = Progress();
-      if (progress > work_->progress) {
+      int64_t quiet_ns;
+      int64_t progress = Progress(&quiet_ns);
+      const int64_t left_ns = server_->options_.send_timeout_ns - quiet_ns;
+      if (progress > work_->progress && left_ns > 0) {
         work_->progress = progress;
-        SetDeadline(server_->options_.send_timeout_ns);
+        SetDeadline(left_ns);
         return;
       }
       server_->counters_.timeouts.Add(1);

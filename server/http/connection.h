@@ -144,7 +144,7 @@ class Connection : private RecvOp, private loop::Timer {
   void Close();
   void Free();
   void SetDeadline(int64_t after_ns);
-  int64_t Progress() const;
+  int64_t Progress(int64_t* quiet_ns) const;
   void TimedOut();
   void Close408();
 

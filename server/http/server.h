@@ -141,7 +141,8 @@ class HttpServer {
     // Between two pieces of a body: 408. One that nobody wants: closed.
     int64_t idle_timeout_ns = 75'000'000'000;  // of a kept-alive connection
     int64_t send_timeout_ns = 60'000'000'000;
-    // Without progress of a response: the connection is reset.
+    // Since the last progress of a response: the connection is reset. Up to
+    // twice that where the kernel does not tell when it was, on Unix sockets.
     int64_t linger_ns = 2'000'000'000;
     // How long what a client still sends is read after an early last response.
     uint32_t max_connections = 1u << 20;  // more wait in the backlog

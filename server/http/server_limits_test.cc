@@ -158,6 +158,36 @@ TEST_P(ServerLimitsTest, ReaderThatStopsIsReset) {
   }
 }
 
+// However far the response had come by then.
+TEST_P(ServerLimitsTest, ReaderThatStopsIsResetOneTimeoutLater) {
+  constexpr int kTimeoutMs = 1'000;
+  HttpServer::Options options;
+  options.send_timeout_ns = kTimeoutMs * kMs;
+  Start(options);
+  UseFile(32 << 20);
+  TestClient at_once(port(), 16 << 10);
+  TestClient later(port(), 64 << 10);
+  const auto start = Clock::now();
+  ASSERT_TRUE(at_once.Send(TestClient::Request("GET", "/big?33554432")));
+  ASSERT_TRUE(later.Send(TestClient::Request("GET", "/file")));
+  // A pace, not a wait.
+  std::vector<char> buffer(1 << 20);
+  auto last = start;
+  while (MsSince(start) < kTimeoutMs / 2) {
+    ASSERT_GT(later.Read(buffer.data(), buffer.size()), 0);
+    last = Clock::now();
+    poll(nullptr, 0, 20);
+  }
+  EXPECT_TRUE(at_once.AwaitReset());
+  EXPECT_GE(MsSince(start), kTimeoutMs);
+  EXPECT_LT(MsSince(start), kTimeoutMs * 7 / 4);
+  EXPECT_TRUE(later.AwaitReset());
+  // Its last reads may have been too small to let go of more.
+  EXPECT_GE(MsSince(last), kTimeoutMs * 3 / 4);
+  EXPECT_LT(MsSince(last), kTimeoutMs * 7 / 5);
+  EXPECT_EQ(counters().timeouts.value(), 2u);
+}
+
 // The send time-out counts from the last progress, not from the beginning.
 TEST_P(ServerLimitsTest, SlowButSteadyReaderGetsEverything) {
   HttpServer::Options options;
