@@ -38,6 +38,12 @@ enum OpBits : uint16_t {
   kBitCorked = 1u << 9,     // sendfile: holds the socket's last segment back
 };
 
+struct Taken {
+  Handle handle;
+  uint64_t call;  // of Enter
+};
+// A level interest whose entry a call holds that waits for more of them.
+
 struct Pool {
   BufferPool* buffers = nullptr;
   std::vector<uint16_t> free;  // unused by engines that keep them in the kernel
@@ -184,9 +190,11 @@ class Core {
   int ArmSlot(uint32_t index);
   void DisarmSlot(uint32_t index);
 
-  size_t TakeLocked(std::span<Entry> out, bool check);
+  size_t TakeLocked(std::span<Entry> out, bool check, uint64_t call);
   void RefillRing();
-  bool FillFromSlot(Entry* e, bool check);
+  bool FillFromSlot(Entry* e, bool check, uint64_t call);
+  void HushTaken(uint64_t call);
+  void EndTaking(uint64_t call);
   bool StillReady(uint32_t index);
   size_t Unread() const;
   void BeforePoll();
@@ -233,6 +241,8 @@ class Core {
   std::vector<SendfileOp*> populate_waiters_;  // for a thread to read for them
   std::vector<Handle> retest_;        // level interests whose entry was taken
   std::vector<uint32_t> retest_now_;  // scratch
+  std::vector<Taken> taken_;          // come to retest_ when their call ends
+  uint64_t calls_ = 0;                // that may wait after they took some
   bool wake_all_ = false;             // an interest with kWakeAll has fired
   std::vector<std::unique_ptr<Pool>> pools_;
   bool pumping_ = false;

@@ -39,6 +39,8 @@ class Engine {
   virtual void Disarm(uint32_t index, Slot* slot, Descriptor* d) = 0;
   virtual void Retest(std::span<const uint32_t> slots) = 0;
   // Level interests whose entry was taken: fire those still ready, watch on.
+  virtual void Hush(uint32_t index, Slot* slot, Descriptor* d) {}
+  // A level interest need not fire and must not end a Poll before its Retest.
 
   virtual void Forget(int fd, Descriptor* d) = 0;
   // `fd` is about to be closed; nothing of it is pending here.

@@ -54,6 +54,7 @@ class EpollEngine final : public Engine {
   int Arm(uint32_t index, Slot* slot, Descriptor* d) override;
   void Disarm(uint32_t index, Slot* slot, Descriptor* d) override;
   void Retest(std::span<const uint32_t> slots) override;
+  void Hush(uint32_t index, Slot* slot, Descriptor* d) override;
   void Forget(int fd, Descriptor* d) override;
   int AddPool(Pool* pool) override;
   void Provide(Pool* pool, uint16_t id) override { pool->free.push_back(id); }
@@ -104,7 +105,8 @@ uint32_t EpollEngine::Wanted(const Descriptor& d) const {
     if (!slot.armed) continue;
     any = true;
     events |= slot.events;
-    if (slot.internal || (slot.flags & (kEdge | kOneShot | kDispatch))) {
+    if (slot.internal || slot.hushed ||
+        (slot.flags & (kEdge | kOneShot | kDispatch))) {
       events |= EPOLLET;
     }
   }
@@ -163,6 +165,7 @@ int EpollEngine::Arm(uint32_t index, Slot* slot, Descriptor* d) {
 
 void EpollEngine::Disarm(uint32_t, Slot* slot, Descriptor* d) {
   slot->armed = false;
+  slot->hushed = false;
   // An edge-triggered registration costs nothing while it is silent, and will
   // probably be wanted again.
   if (slot->flags & kOneShot || slot->flags & kDispatch || d->has_operations) {
@@ -171,11 +174,22 @@ void EpollEngine::Disarm(uint32_t, Slot* slot, Descriptor* d) {
   Register(slot->fd, d);
 }
 
+// The kernel would report it at once, over and over.
+void EpollEngine::Hush(uint32_t, Slot* slot, Descriptor* d) {
+  if (!NativeLevel(*d)) return;
+  slot->hushed = true;
+  Register(slot->fd, d);
+}
+
 void EpollEngine::Retest(std::span<const uint32_t> slots) {
   polls_.clear();
   size_t n = 0;
   for (uint32_t index : slots) {
-    const Slot& slot = core_->slot(index);
+    Slot& slot = core_->slot(index);
+    if (slot.hushed) {
+      slot.hushed = false;
+      Register(slot.fd, core_->Get(slot.fd));
+    }
     // Where the registration is level-triggered the kernel tests it.
     if (NativeLevel(*core_->Get(slot.fd))) continue;
     polls_.push_back({slot.fd, static_cast<short>(slot.events), 0});

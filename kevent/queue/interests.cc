@@ -171,6 +171,7 @@ namespace {
 // An entry in the ring stands for its slot's generation: a new one withdraws
 // it.
 void Withdraw(Slot* slot) {
+  slot->taken = false;
   slot->ready = 0;
   slot->count = 0;
 }
@@ -225,6 +226,7 @@ int Core::SetEnabled(Handle handle, bool enabled) {
   } else {
     slot->flags |= kDisabled;
     slot->withheld = true;
+    slot->taken = false;
     // What a disabled timer counts is told when it is enabled again.
     slot->ready = 0;
     if (slot->source == Source::kPoll) DisarmSlot(handle.index);
@@ -266,7 +268,7 @@ void Core::Fire(uint32_t index, uint32_t ready) {
     return;
   }
   ready &= slot.events | POLLERR | POLLHUP | POLLNVAL;
-  if (!ready || !slot.enabled()) return;
+  if (!ready || !slot.enabled() || slot.taken) return;
   slot.ready |= ready;
   if (slot.flags & kOneShot) {
     DisarmSlot(index);
@@ -330,7 +332,7 @@ bool Core::StillReady(uint32_t index) {
   return false;
 }
 
-bool Core::FillFromSlot(Entry* e, bool check) {
+bool Core::FillFromSlot(Entry* e, bool check, uint64_t call) {
   Slot* slot = slots_.Find(e->handle);
   if (!slot) return false;
   const uint32_t index = e->handle.index;
@@ -355,7 +357,12 @@ bool Core::FillFromSlot(Entry* e, bool check) {
   } else if (slot->source == Source::kPoll &&
              !(slot->flags & (kEdge | kDispatch)) &&
              !Fault(FaultPoint::kLevelOnce)) {
-    retest_.push_back(e->handle);
+    if (call == 0) {
+      retest_.push_back(e->handle);
+    } else {
+      slot->taken = true;
+      taken_.push_back({e->handle, call});
+    }
   }
   return true;
 }

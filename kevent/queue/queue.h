@@ -33,7 +33,7 @@ enum InterestFlags : uint32_t {
   kEdge = 1u << 0,
   // kPoll: an entry for each change to ready. Without it level: an entry as
   // long as it is ready, at most one of them unread; re-tested by the next
-  // Enter after it was taken.
+  // Enter after it was taken, so that one call returns it once.
   kOneShot = 1u << 1,   // removed with its first entry
   kDispatch = 1u << 2,  // disabled with each entry, until Enable
   kWakeAll = 1u << 3,   // Sharing::kManyThreads: wakes every waiter, not one

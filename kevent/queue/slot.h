@@ -36,6 +36,8 @@ struct Slot {
   bool unread = false;    // an entry for it is in the ring or on overflow
   bool finished = false;  // its last entry has been made
   bool withheld = false;  // Disable was called: no entry is taken
+  bool taken = false;     // by a call of Enter that has not returned yet
+  bool hushed = false;    // epoll: see Hush
 
   bool enabled() const { return !(flags & (1u << 5)) && !finished; }
 };

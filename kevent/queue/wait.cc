@@ -36,7 +36,7 @@ void Core::RefillRing() {
   }
 }
 
-size_t Core::TakeLocked(std::span<Entry> out, bool check) {
+size_t Core::TakeLocked(std::span<Entry> out, bool check, uint64_t call) {
   size_t n = 0;
   while (n < out.size()) {
     if (ring_.size() == 0) {
@@ -51,7 +51,7 @@ size_t Core::TakeLocked(std::span<Entry> out, bool check) {
         --operations_;
       }
       ++n;
-    } else if (FillFromSlot(&e, check)) {
+    } else if (FillFromSlot(&e, check, call)) {
       ++n;
     }
   }
@@ -63,7 +63,27 @@ size_t Core::TakeLocked(std::span<Entry> out, bool check) {
 
 size_t Core::Take(std::span<Entry> out) {
   auto lock = Lock();
-  return TakeLocked(out, false);
+  return TakeLocked(out, false, 0);
+}
+
+// Who has taken an entry is there to act upon it only when his call returns.
+void Core::EndTaking(uint64_t call) {
+  std::erase_if(taken_, [&](const Taken& taken) {
+    if (taken.call != call) return false;
+    if (Slot* slot = slots_.Find(taken.handle)) {
+      slot->taken = false;
+      retest_.push_back(taken.handle);
+    }
+    return true;
+  });
+}
+
+void Core::HushTaken(uint64_t call) {
+  for (const Taken& taken : taken_) {
+    Slot* slot = taken.call == call ? slots_.Find(taken.handle) : nullptr;
+    if (!slot || !slot->armed) continue;
+    engine_->Hush(taken.handle.index, slot, Get(slot->fd));
+  }
 }
 
 size_t Core::Unread() const {
@@ -221,14 +241,17 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
 
   size_t n = 0;
   bool looked = false;
+  // Zero: it returns as soon as it has taken something.
+  const uint64_t call = min > 1 ? ++calls_ : 0;
   for (;;) {
     BeforePoll();
     if (many_threads_ && leader_) {
       // Another thread looks at the kernel.
-      n += TakeLocked(out.subspan(n), true);
+      n += TakeLocked(out.subspan(n), true, call);
       now = NowNs(CLOCK_MONOTONIC);
       if (n >= min || now >= deadline || (n > 0 && now >= min_deadline)) break;
       if (TakeWake()) break;
+      if (call != 0) HushTaken(call);
       HandToLeader();
       Follow(&lock, n > 0 ? std::min(deadline, min_deadline) : deadline);
       continue;
@@ -241,10 +264,11 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
                           : PollTimeout(now, until);
     int r = 0;
     if (!ready || !looked) {
+      if (call != 0) HushTaken(call);
       r = Look(&lock, timeout, now, wait.signal_mask);
       looked = true;
     }
-    n += TakeLocked(out.subspan(n), true);
+    n += TakeLocked(out.subspan(n), true, call);
     if (n >= min && (min > 0 || looked)) break;
     if (r == -EINTR) {
       if (n == 0) {
@@ -258,6 +282,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
     now = NowNs(CLOCK_MONOTONIC);
     if (now >= deadline || (n > 0 && now >= min_deadline)) break;
   }
+  if (call != 0) EndTaking(call);
   EndCall();
   if (many_threads_) HandOver();
   return static_cast<int>(n);

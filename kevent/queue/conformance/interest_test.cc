@@ -9,6 +9,7 @@
 
 #include <array>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "kevent/queue/conformance/conformance.h"
@@ -91,6 +92,91 @@ TEST_P(InterestTest, LevelHasOneUnreadEntryAtMost) {
   EXPECT_EQ(0u, queue().Take(out)) << "tested again by Enter only";
   Wait wait;
   EXPECT_EQ(1, queue().Enter(out, wait));
+  Drain(event);
+}
+
+// It is tested again by the next Enter: one that waits for more entries neither
+// takes it once more nor is busy with it.
+TEST_P(InterestTest, LevelIsTakenOnceByOneEnter) {
+  const int event = Event(1);
+  const Handle handle = Watch(event, POLLIN);
+  // Beside operations an engine may have other means.
+  const Pair pair = TcpPair();
+  RecvOp* recv = NewRecv(pair.ours, Room(1));
+  MustSubmit(recv);
+  const Handle beside = Watch(pair.ours, POLLOUT);
+  Watch(pair.ours, POLLIN);  // not ready
+  Interest timer;
+  timer.source = Source::kTimer;
+  // Once more if the kernel has interrupted it.
+  auto enter = [&](Wait wait, size_t n) {
+    std::vector<Entry> out(8);
+    for (;;) {
+      const int64_t start = NowNs();
+      const int r = queue().Enter(out, wait);
+      std::set<uint32_t> indices;
+      for (int k = 0; k < r; ++k) indices.insert(out[k].handle.index);
+      EXPECT_EQ(static_cast<int>(indices.size()), r) << "one of them twice";
+      const bool timed_out =
+          wait.timeout_ns >= 0 && NowNs() - start >= wait.timeout_ns;
+      if (r < 0 || (!timed_out && static_cast<size_t>(r) < n)) continue;
+      EXPECT_EQ(static_cast<size_t>(r), n);
+      return indices;
+    }
+  };
+  for (int i = 0; i < 3; ++i) {
+    timer.first_ns = 20 * kMs;
+    const Handle late = MustAdd(timer);
+    const uint64_t waits = queue().stats().waits;
+    Wait wait;
+    wait.min = 3;
+    EXPECT_EQ(enter(wait, 3),
+              (std::set<uint32_t>{handle.index, beside.index, late.index}));
+    wait.min = 4;
+    wait.timeout_ns = 20 * kMs;
+    EXPECT_EQ(enter(wait, 2), (std::set<uint32_t>{handle.index, beside.index}));
+    EXPECT_LT(queue().stats().waits - waits, 100u);
+  }
+  // What is not ready when the next one begins is not told of.
+  Drain(event);
+  EXPECT_EQ(0, queue().Remove(beside));
+  ExpectNothing();
+  Raise(event);
+  ExpectFires(handle, POLLIN, kEntryMore);
+  Drain(event);
+  EXPECT_EQ(0, queue().Cancel(recv));
+  EXPECT_EQ(-ECANCELED, ResultOf(recv));
+}
+
+// Until the thread that took it returns nobody else is given it either.
+TEST_P(InterestTest, LevelIsHeldByTheEnterThatWaits) {
+  Queue::Options options;
+  options.sharing = Queue::Sharing::kManyThreads;
+  Reopen(options);
+  const int event = Event(1);
+  const Handle handle = Watch(event, POLLIN);
+  PostOp* post = New<PostOp>();
+  std::thread waiter([&] {
+    Entry out[8];
+    Wait wait;
+    wait.min = 2;
+    int r;
+    do {  // the kernel may interrupt it
+      r = queue().Enter(out, wait);
+    } while (r < 2);
+    EXPECT_EQ(r, 2);
+    EXPECT_EQ(out[0].handle, handle);
+    EXPECT_EQ(out[1].operation, post);
+  });
+  const int64_t end = NowNs() + PatienceNs();
+  while (queue().stats().entries == 0 && NowNs() < end) Spin(100);
+  Entry out[8];
+  Wait wait;
+  wait.timeout_ns = 20 * kMs;
+  EXPECT_LE(queue().Enter(out, wait), 0);
+  EXPECT_EQ(0, queue().Post(post));
+  waiter.join();
+  ExpectFires(handle, POLLIN, kEntryMore);
   Drain(event);
 }
 
