@@ -594,7 +594,9 @@ void Core::Release(uint16_t group, uint16_t id) {
   pool->lent[id] = false;
   ++pool->available;
   engine_->Provide(pool, id);
-  if (many_threads_ && !pool->starved.empty()) engine_->Wake();
+  if (pool->starved.empty()) return;
+  if (many_threads_) engine_->Wake();
+  if (pollable()) EndCall();
 }
 
 }  // namespace kevent::internal

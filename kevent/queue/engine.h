@@ -63,6 +63,10 @@ class Engine {
   virtual void Wake() = 0;
   // Any thread: ends the current or next Poll.
 
+  virtual bool HasUnprocessed() const { return false; }
+  // Process left something, for lack of room, that the descriptor below does
+  // not tell of again.
+
   virtual int PollableFd() = 0;
   // A descriptor that polls readable when Poll would find something, or
   // negative errno. From the first call on Poll may cost more.

@@ -79,6 +79,9 @@ class UringEngine final : public Engine {
     ssize_t r = write(wake_, &one, sizeof one);
     static_cast<void>(r);
   }
+  bool HasUnprocessed() const override {
+    return io_uring_cq_ready(&ring_) > 0 || io_uring_cq_has_overflow(&ring_);
+  }
   int PollableFd() override;
   void Shutdown() override;
 

@@ -368,8 +368,14 @@ void Core::EndCall() {
 }
 
 bool Core::NeedsEnter() const {
-  return Unread() > 0 || !retest_.empty() || !yielded_.empty() ||
-         (!stalled_.empty() && HasRoom());
+  if (Unread() > 0 || !retest_.empty() || !yielded_.empty() ||
+      (!stalled_.empty() && HasRoom()) || signals_.pending() ||
+      inodes_.pending() || engine_->HasUnprocessed()) {
+    return true;
+  }
+  return std::any_of(pools_.begin(), pools_.end(), [](const auto& pool) {
+    return !pool->starved.empty() && pool->available > 0;
+  });
 }
 
 int Core::PollableFd() {

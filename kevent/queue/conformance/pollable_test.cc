@@ -3,9 +3,12 @@
 // Queue::pollable_fd: readable whenever Enter would find something.
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -151,6 +154,131 @@ TEST_P(PollableTest, WhatAnEnterLeftBehind) {
   Entry rest[4];
   EXPECT_EQ(2u, queue().Take(rest));
   ExpectSilent();
+}
+
+TEST_P(PollableTest, ABufferGivenBack) {
+  for (uint16_t flags : {uint16_t{0}, uint16_t{kOpMultishot}}) {
+    SCOPED_TRACE(flags);
+    Pair pair = TcpPair();
+    BufferPool* pool = queue().AddBufferPool(1, 64).value();
+    RecvOp* recv = New<RecvOp>(pair.ours);
+    recv->pool = pool;
+    recv->flags = flags;
+    ASSERT_EQ(0, queue().Submit(recv));
+    ASSERT_EQ(1, ::send(pair.peer, "a", 1, MSG_NOSIGNAL));
+    Entry first = ExpectOne();
+    ASSERT_TRUE(first.flags & kEntryBuffer);
+    if (!flags) {
+      ASSERT_EQ(0, queue().Submit(recv));
+    }
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_EQ(1, ::send(pair.peer, "b", 1, MSG_NOSIGNAL));
+      ExpectSilent();
+      pool->Release(static_cast<uint16_t>(first.data[1]));
+      first = ExpectOne();
+      ASSERT_TRUE(first.flags & kEntryBuffer);
+      EXPECT_EQ(first.result, 1);
+      if (!flags) {
+        ASSERT_EQ(0, queue().Submit(recv));
+      }
+    }
+    EXPECT_EQ(0, queue().Cancel(recv));
+    EXPECT_EQ(-ECANCELED, ExpectOne().result);
+    pool->Release(static_cast<uint16_t>(first.data[1]));
+    ExpectSilent();
+  }
+}
+
+class BlockedSignal {
+ public:
+  explicit BlockedSignal(int signo) {
+    sigemptyset(&mask_);
+    sigaddset(&mask_, signo);
+    pthread_sigmask(SIG_BLOCK, &mask_, &before_);
+  }
+  ~BlockedSignal() {
+    const timespec none = {};
+    while (sigtimedwait(&mask_, nullptr, &none) > 0) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  sigset_t mask_;
+  sigset_t before_;
+};
+// Of this thread; what is pending at the end is dropped.
+
+// The sources keep what the ring has no room for.
+class PollableSmallRingTest : public PollableTest {
+ protected:
+  void SetUp() override {
+    PollableTest::SetUp();
+    if (IsSkipped()) return;
+    Queue::Options options;
+    options.ring_entries = 2;
+    Reopen(options);
+    OpenPollable();
+  }
+  // Takes `n` entries, no more in one call than the ring holds.
+  void ExpectAll(int n) {
+    for (int got = 0; got < n;) {
+      ASSERT_TRUE(Readable(PatienceNs())) << n - got << " are missing";
+      Entry out[2];
+      const int r = queue().Enter(out, Until(-1, 0));
+      for (int i = 0; i < r; ++i) {
+        if (out[i].operation && out[i].result >= 0) {
+          CloseByQueue(static_cast<int>(out[i].result));
+        }
+      }
+      got += std::max(r, 0);
+    }
+    ExpectSilent();
+  }
+};
+KEVENT_CONFORMANCE(PollableSmallRingTest);
+
+TEST_P(PollableSmallRingTest, Signals) {
+  const int signo = SIGRTMIN + 1;
+  const BlockedSignal blocked(signo);
+  Interest interest;
+  interest.source = Source::kSignal;
+  interest.signo = signo;
+  MustAdd(interest);
+  ExpectSilent();
+  for (int i = 0; i < 9; ++i) {
+    ASSERT_EQ(0, sigqueue(getpid(), signo, sigval()));
+  }
+  ExpectAll(9);
+}
+
+TEST_P(PollableSmallRingTest, Inodes) {
+  const int file = File("");
+  const std::string path = "/proc/self/fd/" + std::to_string(file);
+  Interest interest;
+  interest.source = Source::kInode;
+  interest.path = path.c_str();
+  interest.events = IN_MODIFY | IN_ATTRIB;
+  MustAdd(interest);
+  ExpectSilent();
+  // The kernel makes one of two in a row that are alike.
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_EQ(1, write(file, "x", 1));
+    ASSERT_EQ(0, fchmod(file, i % 2 ? 0600 : 0644));
+  }
+  ExpectAll(10);
+}
+
+TEST_P(PollableSmallRingTest, Connections) {
+  const TestListener listener = Listen();
+  AcceptOp* accept = New<AcceptOp>(listener.fd);
+  accept->flags = kOpMultishot;
+  ASSERT_EQ(0, queue().Submit(accept));
+  ExpectSilent();
+  for (int i = 0; i < 9; ++i) ConnectTo(listener);
+  ExpectAll(9);
+  EXPECT_EQ(0, queue().Cancel(accept));
+  EXPECT_EQ(-ECANCELED, ExpectOne().result);
 }
 
 TEST_P(PollableTest, Wake) {
