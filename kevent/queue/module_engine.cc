@@ -90,6 +90,8 @@ class ModuleEngine final : public Engine {
   int Control(std::span<kevent_sqe> changes) const;
   int Make(kevent_sqe* change) const;
   void SubmitCancels();
+  static bool SendsInParts(const SendOp& op);
+  bool SendNextPart(SendOp* op, int64_t sent);
   void SetSend(const SendOp& op, kevent_sqe* sqe);
   void SetSendfile(SendfileOp* op, kevent_sqe* sqe);
   void HandleOperation(Operation* op, const kevent_entry& entry);
@@ -260,17 +262,37 @@ void ModuleEngine::Wake() {
 
 void ModuleEngine::SetSend(const SendOp& op, kevent_sqe* sqe) {
   sqe->opcode = KEVENT_OP_SEND;
-  if (op.more) sqe->events |= KEVENT_SEND_MORE;
-  const auto done = static_cast<uint64_t>(op.q.done);
-  if (op.pieces.size() == 1) {
-    sqe->arg[0] = Address(op.pieces[0].iov_base) + done;
-    sqe->arg[1] = op.pieces[0].iov_len - done;
+  if (SendsInParts(op)) {
+    bool all;
+    const iovec next = NextOf(op, &all);
+    if (op.more || !all) sqe->events |= KEVENT_SEND_MORE;
+    sqe->arg[0] = Address(next.iov_base);
+    sqe->arg[1] = next.iov_len;
     return;
   }
+  if (op.more) sqe->events |= KEVENT_SEND_MORE;
   sqe->events |= KEVENT_SEND_VECTOR;
   sqe->arg[0] = Address(op.pieces.data());
   sqe->arg[1] = op.pieces.size();
-  sqe->arg[2] = done;
+  sqe->arg[2] = static_cast<uint64_t>(op.q.done);
+}
+
+// One piece, or several that are too much for the module together.
+bool ModuleEngine::SendsInParts(const SendOp& op) {
+  return op.pieces.size() == 1 ||
+         TotalLength(op) > static_cast<int64_t>(kMaxTransfer);
+}
+
+// False if that was its end.
+bool ModuleEngine::SendNextPart(SendOp* op, int64_t sent) {
+  bool all;
+  if (sent <= 0 || (op->q.bits & kBitCancel) || !SendsInParts(*op) ||
+      sent != static_cast<int64_t>(NextOf(*op, &all).iov_len) || all) {
+    return false;
+  }
+  op->q.done += sent;
+  core_->Resume(op);
+  return true;
 }
 
 void ModuleEngine::SetSendfile(SendfileOp* op, kevent_sqe* sqe) {
@@ -680,8 +702,9 @@ void ModuleEngine::HandleOperation(Operation* op, const kevent_entry& entry) {
     core_->Deliver(op, result, static_cast<uint16_t>(entry.data[0]), buffer);
     return;
   }
-  if (op->opcode == Opcode::kSend && op->q.done > 0) {
-    result = op->q.done + std::max<int64_t>(result, 0);
+  if (op->opcode == Opcode::kSend) {
+    if (SendNextPart(static_cast<SendOp*>(op), result)) return;
+    if (op->q.done > 0) result = op->q.done + std::max<int64_t>(result, 0);
   }
   core_->Complete(op, result);
 }

@@ -52,6 +52,16 @@ size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all) {
   return n;
 }
 
+iovec NextOf(const SendOp& op, bool* all) {
+  iovec next = {};
+  RestOf(op, {&next, 1}, all);
+  if (next.iov_len > kMaxTransfer) {
+    next.iov_len = kMaxTransfer;
+    *all = false;
+  }
+  return next;
+}
+
 int64_t TrySend(SendOp* op, PagePipe* pages) {
   for (;;) {
     iovec rest[kPieces];

@@ -10,6 +10,10 @@
 
 namespace kevent::internal {
 
+inline constexpr size_t kMaxTransfer = 0x7ffff000;
+// Bytes that one call moves at most, see write(2). io_uring and the module
+// refuse more.
+
 int64_t TryRecv(int fd, void* buffer, uint32_t size);
 // Bytes, 0 at the end of the stream, or negative errno; never blocks.
 
@@ -20,6 +24,9 @@ int64_t TrySend(SendOp* op, PagePipe* pages);
 
 size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all);
 // What is left to be sent, as far as it fits into `out`; `*all` if it does.
+
+iovec NextOf(const SendOp& op, bool* all);
+// The same of one piece, and of no more than kMaxTransfer.
 
 int TryAccept(int fd);
 // A descriptor or negative errno; connections that died in the backlog are

@@ -284,11 +284,13 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
       if (Fault(FaultPoint::kShortSendDone)) flags &= ~MSG_WAITALL;
       if (send->pieces.size() == 1) {
         const iovec& piece = send->pieces[0];
-        size_t done = static_cast<size_t>(op->q.done);
+        const size_t done = static_cast<size_t>(op->q.done);
+        const size_t size = std::min(piece.iov_len - done, kMaxTransfer);
+        if (size < piece.iov_len - done) flags |= MSG_MORE;
         io_uring_sqe* sqe = Get();
         io_uring_prep_send(sqe, op->fd,
-                           static_cast<char*>(piece.iov_base) + done,
-                           piece.iov_len - done, flags);
+                           static_cast<char*>(piece.iov_base) + done, size,
+                           flags);
         Issue(op, d, sqe, kInKernel);
         return kPending;
       }
