@@ -171,7 +171,8 @@ void HttpServer::Finished::operator()(LogRecord record) {
 
 HttpServer::~HttpServer() {
   destroying_ = true;
-  CloseAll();
+  Walk(this).Next(SIZE_MAX,
+                  [](const ConnectionInfo&) { return Verdict::kAbort; });
   for (auto& acceptor : acceptors_) {
     loop_->CancelTimer(acceptor.get());
     if (!acceptor->closed) loop_->Close(acceptor->fd);
@@ -363,19 +364,24 @@ void HttpServer::Drain(absl::AnyInvocable<void()> done) {
     loop_->CancelTimer(acceptor.get());
     loop_->Close(acceptor->AcceptOp::fd);
   }
-  DrainSome(std::make_unique<Walk>(this));
+  EndSome(std::make_unique<Walk>(this), Verdict::kDrain);
   CheckDrained();
 }
 
 // Closing thousands of connections takes a while in which others wait.
-void HttpServer::DrainSome(std::unique_ptr<Walk> walk) {
+void HttpServer::EndSome(std::unique_ptr<Walk> walk, Verdict verdict) {
   HttpServer* server = walk->server_;
-  if (!server || !server->draining_) return;
+  if (!server || (verdict == Verdict::kDrain && !server->draining_)) return;
   const bool more = walk->Next(
-      kDrainStep, [](const ConnectionInfo&) { return Verdict::kDrain; });
+      kDrainStep, [verdict](const ConnectionInfo&) { return verdict; });
   if (!more) return;
-  server->loop_->Post(
-      [walk = std::move(walk)]() mutable { DrainSome(std::move(walk)); });
+  server->loop_->Post([walk = std::move(walk), verdict]() mutable {
+    EndSome(std::move(walk), verdict);
+  });
+}
+
+void HttpServer::CloseAll() {
+  EndSome(std::make_unique<Walk>(this), Verdict::kAbort);
 }
 
 void HttpServer::Undrain() {
@@ -447,16 +453,6 @@ bool HttpServer::Walk::Next(size_t count, Fn fn) {
     }
   }
   return server_ && at_;
-}
-
-// --- The end.
-
-void HttpServer::CloseAll() {
-  for (Connection* c = connections_; c;) {
-    Connection* next = c->next;
-    c->Abort();
-    c = next;
-  }
 }
 
 }  // namespace kevent::http

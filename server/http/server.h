@@ -131,7 +131,7 @@ class Exchange {
 class HttpServer {
  public:
   static constexpr size_t kDrainStep = 256;
-  // Connections that one turn of the loop closes when it drains.
+  // Connections that one turn of the loop closes when it drains or closes all.
 
   struct Options {
     Limits limits;
@@ -193,7 +193,8 @@ class HttpServer {
   // may hold on to one for a moment.
 
   void CloseAll();
-  // Ends every connection now.
+  // Ends every connection there is, some at a time (kDrainStep), the first of
+  // them now.
 
   enum class ConnectionState : uint8_t {
     kIdle,      // nothing of a request is here
@@ -270,7 +271,7 @@ class HttpServer {
   void ResumeAccept();
   void Adopt(int fd);
   bool BringsRequest(int fd);
-  static void DrainSome(std::unique_ptr<Walk> walk);
+  static void EndSome(std::unique_ptr<Walk> walk, Verdict verdict);
   void Removed(Connection* connection);
   Work* TakeWork();
   void PutWork(Work* work);

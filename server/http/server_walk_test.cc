@@ -263,6 +263,31 @@ TEST_P(ServerWalkTest, DrainsSomeAtATime) {
   EXPECT_EQ(server_->connections(), 0u);
 }
 
+TEST_P(ServerWalkTest, ClosesAllSomeAtATime) {
+  constexpr size_t kClients = 2 * HttpServer::kDrainStep + 10;
+  DescriptorLimit limit;
+  if (!limit.Raise(2 * kClients + 200)) GTEST_SKIP() << "descriptors";
+  Start();
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (size_t i = 0; i < kClients; ++i) {
+    clients.push_back(std::make_unique<TestClient>(port()));
+  }
+  ASSERT_TRUE(server_->AwaitConnections(kClients));
+  size_t open = 0;
+  server_->Call([&] {
+    server_->server()->CloseAll();
+    HttpServer::Walk walk(server_->server());
+    walk.Next(kClients, [&](const Info&) {
+      ++open;
+      return Verdict::kKeep;
+    });
+  });
+  EXPECT_EQ(open, kClients - HttpServer::kDrainStep);
+  TestClient later(port());  // is not meant
+  for (auto& client : clients) EXPECT_TRUE(client->AwaitReset());
+  EXPECT_EQ(later.Get("/x").body, "/x");
+}
+
 // The drain has not come to it when it is given up.
 TEST_P(ServerWalkTest, WhoWasToldToCloseDoesAfterUndrainToo) {
   constexpr size_t kClients = HttpServer::kDrainStep + 10;
