@@ -56,7 +56,8 @@ struct Interest {
   uint64_t user_data = 0;
 
   clockid_t clock = CLOCK_MONOTONIC;
-  // kTimer: CLOCK_MONOTONIC, CLOCK_REALTIME or CLOCK_BOOTTIME.
+  // kTimer: CLOCK_MONOTONIC, CLOCK_REALTIME or CLOCK_BOOTTIME. When
+  // CLOCK_REALTIME is set an absolute time follows it, a delay does not.
   int64_t first_ns = 0;
   // kTimer: nanoseconds until the first expiration, or its time (kAbsolute).
   int64_t interval_ns = 0;

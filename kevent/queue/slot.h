@@ -30,7 +30,8 @@ struct Slot {
   uint32_t next =
       kNoSlot;       // on the same descriptor, signal or inode; free list
   uint32_t arm = 0;  // uring: tells arms of one slot apart
-  clockid_t clock = CLOCK_MONOTONIC;
+  clockid_t clock = CLOCK_MONOTONIC;   // asked for
+  clockid_t counts = CLOCK_MONOTONIC;  // the one that `timer` waits for
   Source source = Source::kPoll;
   bool armed = false;
   bool unread = false;    // an entry for it is in the ring or on overflow

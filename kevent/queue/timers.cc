@@ -5,6 +5,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "kevent/queue/core.h"
 
 namespace kevent::internal {
@@ -34,6 +37,11 @@ Timers::~Timers() {
 bool Timers::Knows(clockid_t clock) {
   return clock == CLOCK_MONOTONIC || clock == CLOCK_REALTIME ||
          clock == CLOCK_BOOTTIME;
+}
+
+Timers::Clock* Timers::ClockOf(clockid_t id) {
+  return std::find_if(std::begin(clocks_), std::end(clocks_),
+                      [&](const Clock& clock) { return clock.id == id; });
 }
 
 int Timers::Open(Clock* clock) {
@@ -67,20 +75,23 @@ void Timers::Program(Clock* clock) {
 
 int Timers::Set(Slot* slot, int64_t first_ns, int64_t interval_ns,
                 bool absolute) {
-  if (first_ns < 0 || interval_ns < 0) return -EINVAL;
-  Clock* clock = nullptr;
-  for (Clock& c : clocks_) {
-    if (c.id == slot->clock) clock = &c;
-  }
-  if (!clock) return -EINVAL;
+  if (first_ns < 0 || interval_ns < 0 || !Knows(slot->clock)) return -EINVAL;
+  // A delay is none of day: setting the clock does not move it
+  // (timerfd_settime(2), clock_nanosleep(2)).
+  const clockid_t counts = !absolute && slot->clock == CLOCK_REALTIME
+                               ? CLOCK_MONOTONIC
+                               : slot->clock;
+  Clock* clock = ClockOf(counts);
   if (clock->id != CLOCK_MONOTONIC && clock->fd < 0) {
     if (int r = Open(clock); r < 0) return r;
   }
   int64_t at = first_ns;
   if (!absolute) {
-    int64_t now = NowNs(slot->clock);
+    int64_t now = NowNs(counts);
     at = first_ns > INT64_MAX - now ? INT64_MAX - 1 : now + first_ns;
   }
+  if (slot->counts != counts) Remove(slot);
+  slot->counts = counts;
   slot->interval_ns = interval_ns;
   clock->heap.Set(&slot->timer, at);
   Program(clock);
@@ -88,12 +99,10 @@ int Timers::Set(Slot* slot, int64_t first_ns, int64_t interval_ns,
 }
 
 void Timers::Remove(Slot* slot) {
-  for (Clock& clock : clocks_) {
-    if (clock.id == slot->clock && slot->timer.pending()) {
-      clock.heap.Remove(&slot->timer);
-      Program(&clock);
-    }
-  }
+  if (!slot->timer.pending()) return;
+  Clock* clock = ClockOf(slot->counts);
+  clock->heap.Remove(&slot->timer);
+  Program(clock);
 }
 
 void Timers::OnDescriptor(Core* core) {

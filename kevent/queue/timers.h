@@ -45,6 +45,8 @@ class Timers {
   };
 
   static void OnDescriptor(Core* core);
+  Clock* ClockOf(clockid_t id);
+  // One that it knows.
   int Open(Clock* clock);
   void Program(Clock* clock);
 
