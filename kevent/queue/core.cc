@@ -292,6 +292,19 @@ void Core::Retire(Operation* op) {
   --operations_;
 }
 
+void Core::LeaveSets(Operation* op) {
+  if (op->q.bits & kBitStalled) {
+    stalled_.Remove(op);
+    if (op->opcode == Opcode::kRecv) {
+      if (BufferPool* pool = static_cast<RecvOp*>(op)->pool) {
+        PoolOf(pool)->starved.Remove(op);
+      }
+    }
+  }
+  if (op->q.bits & kBitYield) yielded_.Remove(op);
+  op->q.bits &= ~(kBitStalled | kBitYield);
+}
+
 void Core::Complete(Operation* op, int64_t result) {
   Descriptor* d = Get(op->fd);
   const bool all = TransferredAll(op, result);
@@ -302,15 +315,7 @@ void Core::Complete(Operation* op, int64_t result) {
   OpList* list = op->opcode == Opcode::kClose ? nullptr : ListOf(op, d);
   if (list) list->Remove(op);
   if (op->q.bits & kBitKernel) LeaveKernel(op, d);
-  if (op->q.bits & kBitStalled) {
-    std::erase(stalled_, op);
-    if (op->opcode == Opcode::kRecv) {
-      if (BufferPool* pool = static_cast<RecvOp*>(op)->pool) {
-        std::erase(pools_[pool->group_]->starved, op);
-      }
-    }
-  }
-  if (op->q.bits & kBitYield) std::erase(yielded_, op);
+  if (op->q.bits & (kBitStalled | kBitYield)) LeaveSets(op);
   if (op->opcode == Opcode::kSendfile && !populate_waiters_.empty()) {
     std::erase(populate_waiters_, static_cast<SendfileOp*>(op));
   }
@@ -392,19 +397,23 @@ bool Core::Deliver(Operation* op, int64_t result, uint16_t buffer,
 
 void Core::Stall(Operation* op) {
   if (op->q.bits & kBitStalled) return;
+  LeaveSets(op);
   op->q.bits |= kBitStalled;
-  stalled_.push_back(op);
+  stalled_.Add(op);
 }
 
 void Core::Starve(Pool* pool, Operation* op) {
   if (op->q.bits & kBitStalled) return;
+  LeaveSets(op);
   op->q.bits |= kBitStalled;
-  pool->starved.push_back(op);
+  pool->starved.Add(op);
 }
 
 void Core::Yield(Operation* op) {
+  if (op->q.bits & kBitYield) return;
+  LeaveSets(op);
   op->q.bits |= kBitYield;
-  yielded_.push_back(op);
+  yielded_.Add(op);
 }
 
 void Core::Resume(Operation* op) {

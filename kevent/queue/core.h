@@ -49,8 +49,7 @@ struct Pool {
   std::vector<uint16_t> free;  // unused by engines that keep them in the kernel
   uint32_t available = 0;      // buffers not lent out
   std::vector<bool> lent;
-  std::vector<Operation*>
-      starved;  // multishot and single recvs without a buffer
+  OpSet starved;  // multishot and single recvs without a buffer
   uint16_t group = 0;
 };
 
@@ -176,6 +175,7 @@ class Core {
   void Run(Operation* op);
   void Pump();
   void Retire(Operation* op);
+  void LeaveSets(Operation* op);
   void PushCompletion(Operation* op);
   void WriteCompletion(Operation* op);
   bool TransferredAll(Operation* op, int64_t result) const;
@@ -235,8 +235,8 @@ class Core {
   std::vector<Handle> slot_overflow_;  // interests that did, oldest first
   size_t slot_overflow_begin_ = 0;     // those before it are in the ring
   std::vector<Operation*> runnable_;   // to be started by Pump
-  std::vector<Operation*> stalled_;    // multishot without room in the ring
-  std::vector<Operation*> yielded_;    // go on at the next Enter
+  OpSet stalled_;                      // multishot without room in the ring
+  OpSet yielded_;                      // go on at the next Enter
   std::vector<Operation*> resumed_;    // scratch
   std::vector<SendfileOp*> populate_waiters_;  // for a thread to read for them
   std::vector<Handle> retest_;        // level interests whose entry was taken

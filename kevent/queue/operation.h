@@ -80,9 +80,10 @@ struct Operation {
   struct QueuePrivate {
     Operation* next = nullptr;
     Operation* prev = nullptr;
-    int64_t done = 0;   // bytes so far, later the result; blocked: see core.cc
-    uint16_t bits = 0;  // see core.h
-    uint8_t started = 0;  // engine's own
+    int64_t done = 0;  // bytes so far, later the result; blocked: see core.cc
+    uint32_t position = 0;  // in the OpSet it is in, if any
+    uint16_t bits = 0;      // see core.h
+    uint8_t started = 0;    // engine's own
     State state = State::kIdle;
   } q;
   // The queue's own while in flight; not for callers.

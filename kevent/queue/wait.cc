@@ -111,7 +111,7 @@ void Core::BeforePoll() {
     if (!retest_now_.empty()) engine_->Retest(retest_now_);
   }
   if (!stalled_.empty() && HasRoom()) {
-    resumed_.swap(stalled_);
+    stalled_.Swap(&resumed_);
     for (Operation* op : resumed_) {
       op->q.bits &= ~kBitStalled;
       Resume(op);
@@ -123,7 +123,7 @@ void Core::BeforePoll() {
         Fault(FaultPoint::kPoolStall)) {
       continue;
     }
-    resumed_.swap(pool->starved);
+    pool->starved.Swap(&resumed_);
     for (Operation* op : resumed_) {
       op->q.bits &= ~kBitStalled;
       Resume(op);
@@ -131,7 +131,7 @@ void Core::BeforePoll() {
     resumed_.clear();
   }
   if (!yielded_.empty()) {
-    resumed_.swap(yielded_);
+    yielded_.Swap(&resumed_);
     for (Operation* op : resumed_) {
       op->q.bits &= ~kBitYield;
       Resume(op);
