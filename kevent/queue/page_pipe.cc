@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "kevent/queue/fault.h"
+#include "kevent/queue/syscalls.h"
 
 namespace kevent::internal {
 namespace {
@@ -66,7 +67,7 @@ int PagePipe::Send(int fd, std::span<iovec> pieces, bool more, int64_t* sent) {
   while (!pieces.empty()) {
     ssize_t in;
     do {
-      in = vmsplice(write_, pieces.data(), pieces.size(), SPLICE_F_NONBLOCK);
+      in = SysVmsplice(write_, pieces.data(), pieces.size(), SPLICE_F_NONBLOCK);
     } while (in < 0 && errno == EINTR);
     if (in < 0) return -errno;
     Advance(&pieces, in);
@@ -74,8 +75,7 @@ int PagePipe::Send(int fd, std::span<iovec> pieces, bool more, int64_t* sent) {
         SPLICE_F_NONBLOCK | (more || !pieces.empty() ? SPLICE_F_MORE : 0);
     // Until it fails: only then is the socket sure to announce room.
     while (in > 0) {
-      const ssize_t out =
-          splice(read_, nullptr, fd, nullptr, static_cast<size_t>(in), flags);
+      const ssize_t out = SysSplice(read_, fd, static_cast<size_t>(in), flags);
       if (out < 0 && errno == EINTR) continue;
       if (out <= 0) {
         const int error = out < 0 ? errno : EPIPE;

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "kevent/queue/core.h"
+#include "kevent/queue/syscalls.h"
 
 namespace kevent::internal {
 namespace {
@@ -53,8 +54,9 @@ int64_t SendPiece(int fd, std::span<const std::byte> piece, int64_t skip,
                   bool more) {
   ssize_t n;
   do {
-    n = send(fd, piece.data() + skip, piece.size() - static_cast<size_t>(skip),
-             MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
+    n = SysSend(fd, piece.data() + skip,
+                piece.size() - static_cast<size_t>(skip),
+                MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
   } while (n < 0 && errno == EINTR);
   return n < 0 ? -errno : n;
 }

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "kevent/queue/fault.h"
+#include "kevent/queue/syscalls.h"
 
 namespace kevent::internal {
 namespace {
@@ -27,7 +28,7 @@ int64_t Sum(std::span<const iovec> pieces) {
 int64_t TryRecv(int fd, void* buffer, uint32_t size) {
   ssize_t n;
   do {
-    n = recv(fd, buffer, size, MSG_DONTWAIT);
+    n = SysRecv(fd, buffer, size, MSG_DONTWAIT);
   } while (n < 0 && errno == EINTR);
   return n < 0 ? -errno : n;
 }
@@ -83,12 +84,12 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
     ssize_t n;
     do {
       if (pieces == 1) {
-        n = send(op->fd, rest[0].iov_base, rest[0].iov_len, flags);
+        n = SysSend(op->fd, rest[0].iov_base, rest[0].iov_len, flags);
       } else {
         msghdr message = {};
         message.msg_iov = rest;
         message.msg_iovlen = pieces;
-        n = sendmsg(op->fd, &message, flags);
+        n = SysSendmsg(op->fd, &message, flags);
       }
     } while (n < 0 && errno == EINTR);
     if (n < 0) return -errno;

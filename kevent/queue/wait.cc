@@ -226,7 +226,9 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
   if (wait.timeout_ns >= 0) {
     int64_t left = wait.timeout_ns;
     if (wait.absolute) {
-      left = std::max<int64_t>(wait.timeout_ns - NowNs(wait.clock), 0);
+      const int64_t then =
+          wait.clock == CLOCK_MONOTONIC ? now : NowNs(wait.clock);
+      left = std::max<int64_t>(wait.timeout_ns - then, 0);
     }
     deadline = left > INT64_MAX - now ? INT64_MAX : now + left;
   }
