@@ -13,6 +13,7 @@
 
 #include "server/admin/errors.h"
 #include "server/files/mime.h"
+#include "server/files/page_arena.h"
 #include "server/http/message.h"
 
 namespace kevent::keventd {
@@ -244,6 +245,12 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
   }
   if (files.cache_body_bytes()) {
     o.cache.max_body_bytes = files.cache_body_bytes();
+  }
+  if (files.cache_hot_bytes()) {
+    if (files.cache_hot_bytes() > files::PageArena::kSlab) {
+      return InvalidField("files.cache_hot_bytes", "at most 2097152");
+    }
+    o.cache.max_page_bytes = files.cache_hot_bytes();
   }
   if (files.cache_total_bytes()) {
     o.cache.max_total_body_bytes = files.cache_total_bytes();
