@@ -6,7 +6,7 @@
  * kevent	an interest of one queue in one source
  * kevent_sock	what is known of one watched socket (poll.c); the storages of
  *		other sources are the kernel's own: wait queues, fsnotify marks
- * kevent_op	a pending operation of network AIO (op.c)
+ * kevent_op	a pending operation of network AIO (op.c, submit.c)
  * kevent_pool	buffers of the user for what such operations receive (pool.c)
  *
  * Locks, outermost first:
@@ -334,11 +334,6 @@ static inline bool kevent_is_operation(u8 opcode)
 	return opcode >= KEVENT_OP_ACCEPT && opcode < KEVENT_OP_CANCEL;
 }
 
-struct kevent_op *kevent_op_alloc(struct kevent_user *u);
-void kevent_op_submit(struct kevent_op *op, const struct kevent_sqe *s,
-		      struct kevent_chain *chain);
-void kevent_chain_begin(struct kevent_chain *chain);
-void kevent_chain_cut(struct kevent_chain *chain, const struct kevent_sqe *s);
 int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s);
 bool kevent_ops_wait(const struct kevent_user *u);
 void kevent_ops_run(struct kevent_user *u);
@@ -349,11 +344,22 @@ void kevent_op_wake(struct kevent_op *op);
 bool kevent_op_sleep(struct kevent_op *op);
 s64 kevent_op_yield(struct kevent_op *op);
 s64 kevent_op_leave(struct kevent_op *op, struct list_head *list);
-int kevent_recv_some(struct socket *sock, u64 address, u64 bytes);
-s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
-		      u64 bytes, bool more);
 int kevent_op_init(void);
 void kevent_op_exit(void);
+
+/* submit.c */
+struct kevent_op *kevent_op_alloc(struct kevent_user *u);
+void kevent_op_submit(struct kevent_op *op, const struct kevent_sqe *s,
+		      struct kevent_chain *chain);
+void kevent_chain_begin(struct kevent_chain *chain);
+void kevent_chain_cut(struct kevent_chain *chain, const struct kevent_sqe *s);
+
+/* recv.c */
+int kevent_recv_some(struct socket *sock, u64 address, u64 bytes);
+
+/* send.c */
+s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
+		      u64 bytes, bool more);
 
 /* accept.c */
 bool kevent_may_accept(const struct kevent_op *op);

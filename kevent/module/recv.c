@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* KEVENT_OP_RECV: into the buffer that it names, or one of a pool. */
+#include <linux/net.h>
+#include <linux/socket.h>
+#include <linux/uio.h>
+#include <net/inet_connection_sock.h>
+#include <net/sock.h>
+
+#include "compat.h"
+#include "core.h"
+#include "op.h"
+
+static bool kevent_is_plain_tcp(struct sock *sk)
+{
+	/* Not with a record layer or a BPF map: those have queues of their own. */
+	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM &&
+	       (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
+	       !inet_csk_has_ulp(sk) &&
+	       !READ_ONCE(sk->sk_user_data);
+}
+
+/* Is there nothing to be read, for sure? A glance. */
+bool kevent_is_drained(struct sock *sk)
+{
+	return kevent_is_plain_tcp(sk) &&
+	       skb_queue_empty_lockless(&sk->sk_receive_queue) &&
+	       READ_ONCE(sk->sk_state) == TCP_ESTABLISHED &&
+	       !(READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) &&
+	       !READ_ONCE(sk->sk_err);
+}
+
+int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
+{
+	struct msghdr msg = {};
+	struct iovec iov;
+	int r;
+
+	r = kevent_import(ITER_DEST, u64_to_user_ptr(address), bytes, &iov,
+			  &msg.msg_iter);
+	if (r)
+		return r;
+	return sock_recvmsg(sock, &msg, MSG_DONTWAIT);
+}
+
+/* Leaves it until somebody gives a buffer back. Context: as kevent_op_run(). */
+static s64 kevent_op_starve(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+	u16 id;
+
+	kevent_op_leave(op, &u->starved);
+	/* Whoever gives one looks at the flag afterwards. */
+	smp_mb();
+	if (kevent_pool_peek(op->pool, &id) != -ENOBUFS) {
+		spin_lock_irq(&u->lock);
+		list_move_tail(&op->run, &u->runnable);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
+		spin_unlock_irq(&u->lock);
+	}
+	return KEVENT_WAITS;
+}
+
+static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
+{
+	const bool multishot = op->flags & KEVENT_MULTISHOT;
+	struct kevent_pool *pool = op->pool;
+	struct kevent_user *u = op->user;
+	unsigned int turn;
+
+	for (turn = 0; turn < KEVENT_TURN; turn++) {
+		u16 id = 0;
+		int r;
+
+		r = kevent_pool_peek(pool, &id);
+		if (r == -ENOBUFS)
+			return kevent_op_starve(op);
+		if (r)
+			return r;
+		/* What is taken from the socket must find its place. */
+		if (multishot && !kevent_reserve(u))
+			return kevent_op_leave(op, &u->stalled);
+		r = kevent_recv_some(sock,
+				     pool->address + (u64)id * pool->buffer_bytes,
+				     pool->buffer_bytes);
+		if (r <= 0) {
+			if (multishot)
+				kevent_unreserve(u);
+			return r;
+		}
+		pool->head++;
+		op->data[0] = id;
+		op->entry_flags = KEVENT_ENTRY_BUFFER;
+		if (!multishot)
+			return r;
+		op->done = r;
+		kevent_show_reserved(u, op);
+		op->data[0] = 0;
+		op->entry_flags = 0;
+		if (r < pool->buffer_bytes && kevent_is_drained(sock->sk))
+			return -EAGAIN;
+	}
+	return kevent_op_yield(op);
+}
+
+s64 kevent_try_recv(struct kevent_op *op, struct socket *sock)
+{
+	if (op->events & KEVENT_RECV_WAIT && !op->hooked)
+		return -EAGAIN;
+	if (!op->hooked && kevent_is_drained(sock->sk))
+		return -EAGAIN;
+	if (op->pool)
+		return kevent_try_recv_pool(op, sock);
+	return kevent_recv_some(sock, op->address, op->bytes);
+}
