@@ -205,7 +205,7 @@ struct kevent_user {
 	u64 tail;			/* entries ever written */
 	struct list_head ready;		/* wait for room in the ring */
 	unsigned int ready_count;
-	unsigned int reserved;		/* slots kept for kevent_complete() */
+	unsigned int reserved;		/* slots kept by kevent_reserve_room() */
 	struct list_head seen;		/* to look at once their entry is read */
 	struct list_head test;		/* something happened, unknown what */
 	struct list_head later;		/* could not be tested just now */
@@ -238,6 +238,10 @@ void kevent_note_flags(struct kevent_user *u);
 bool kevent_wake(struct kevent_user *u, bool all);
 void kevent_poll_work(struct irq_work *work);
 bool kevent_reserve(struct kevent_user *u);
+bool kevent_reserve_room(struct kevent_user *u);
+void kevent_fill_room(struct kevent_user *u, const struct kevent_op *op,
+		      bool more);
+void kevent_leave_room(struct kevent_user *u);
 void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe);
 u32 kevent_unread(const struct kevent_user *u);
 u32 kevent_available(const struct kevent_user *u);

@@ -227,17 +227,14 @@ static void kevent_merge(struct kevent *k, const struct kevent_event *event)
 }
 
 /*
- * The entry of an operation, if there is room. `more`: it is not its last one, and
- * has its room reserved. Context: u->lock held.
+ * The entry of an operation. `more`: it is not its last one.
+ * Context: u->lock held, the ring not full.
  */
-static bool kevent_write_op(struct kevent_user *u, const struct kevent_op *op,
+static void kevent_write_op(struct kevent_user *u, const struct kevent_op *op,
 			    bool more)
 {
-	struct kevent_entry *entry;
+	struct kevent_entry *entry = kevent_slot(u);
 
-	if (!more && kevent_ring_full(u))
-		return false;
-	entry = kevent_slot(u);
 	entry->user_data = op->user_data;
 	entry->handle = op->handle;
 	entry->events = 0;
@@ -248,7 +245,6 @@ static bool kevent_write_op(struct kevent_user *u, const struct kevent_op *op,
 	entry->data[0] = op->data[0];
 	entry->data[1] = op->data[1];
 	kevent_show(u);
-	return true;
 }
 
 /*
@@ -262,8 +258,10 @@ bool kevent_show_last(struct kevent_user *u, struct kevent_op *op)
 	spin_lock_irq(&u->lock);
 	if (u->ready_count)
 		kevent_flush(u);
-	shown = !u->ready_count && kevent_write_op(u, op, false);
-	if (!shown) {
+	shown = !u->ready_count && !kevent_ring_full(u);
+	if (shown) {
+		kevent_write_op(u, op, false);
+	} else {
 		list_add_tail(&op->run, &u->done);
 		u->done_count++;
 		WRITE_ONCE(u->ready_count, u->ready_count + 1);
@@ -275,23 +273,39 @@ bool kevent_show_last(struct kevent_user *u, struct kevent_op *op)
 	return shown;
 }
 
+/*
+ * An entry of `op`, its last one or not, after kevent_reserve_room().
+ * Context: u->lock held.
+ */
+void kevent_fill_room(struct kevent_user *u, const struct kevent_op *op,
+		      bool more)
+{
+	kevent_write_op(u, op, more);
+	u->reserved--;
+}
+
 /* Another entry of `op`, after kevent_reserve(). Context: process. */
 void kevent_show_reserved(struct kevent_user *u, struct kevent_op *op)
 {
 	spin_lock_irq(&u->lock);
-	kevent_write_op(u, op, true);
-	u->reserved = 0;
+	kevent_fill_room(u, op, true);
 	spin_unlock_irq(&u->lock);
 	kevent_wake(u, false);
+}
+
+/* Gives the room of kevent_reserve_room() back. Context: u->lock held. */
+void kevent_leave_room(struct kevent_user *u)
+{
+	u->reserved--;
+	if (u->ready_count)
+		kevent_flush(u);
 }
 
 /* Gives the room of kevent_reserve() back. Context: process. */
 void kevent_unreserve(struct kevent_user *u)
 {
 	spin_lock_irq(&u->lock);
-	u->reserved = 0;
-	if (u->ready_count)
-		kevent_flush(u);
+	kevent_leave_room(u);
 	spin_unlock_irq(&u->lock);
 }
 
@@ -302,8 +316,9 @@ void kevent_flush(struct kevent_user *u)
 		struct kevent_op *op =
 			list_first_entry(&u->done, struct kevent_op, run);
 
-		if (!kevent_write_op(u, op, false))
+		if (kevent_ring_full(u))
 			return;
+		kevent_write_op(u, op, false);
 		list_del_init(&op->run);
 		u->done_count--;
 		WRITE_ONCE(u->ready_count, u->ready_count - 1);
@@ -518,26 +533,37 @@ bool kevent_settle(struct kevent *k, u32 mask, bool answer, u32 *events)
 }
 
 /*
- * Keeps room for the result of an element of the submission ring, before it is
- * taken; false if there is none. Context: process, user->mutex held.
+ * Keeps room for one entry, before that which it tells is taken; false if there is
+ * none. Context: u->lock held.
  */
+bool kevent_reserve_room(struct kevent_user *u)
+{
+	if (u->ready_count)
+		kevent_flush(u);
+	if (u->ready_count || kevent_ring_full(u))
+		return false;
+	u->reserved++;
+	return true;
+}
+
+/* The same. Context: process, user->mutex held. */
 bool kevent_reserve(struct kevent_user *u)
 {
 	bool room;
 
 	spin_lock_irq(&u->lock);
-	kevent_flush(u);
-	room = !u->ready_count && !kevent_ring_full(u);
-	u->reserved = room;
+	room = kevent_reserve_room(u);
 	spin_unlock_irq(&u->lock);
 	return room;
 }
 
-/* Writes that result, or with NULL gives the room back. Context: the same. */
+/*
+ * Writes the result of an element of the submission ring into the room kept for
+ * it, or with NULL gives that back. Context: the same.
+ */
 void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe)
 {
 	spin_lock_irq(&u->lock);
-	u->reserved = 0;
 	if (sqe) {
 		struct kevent_entry *entry = kevent_slot(u);
 
@@ -550,8 +576,9 @@ void kevent_complete(struct kevent_user *u, const struct kevent_sqe *sqe)
 		entry->data[0] = 0;
 		entry->data[1] = 0;
 		kevent_show(u);
+		u->reserved--;
 	} else {
-		kevent_flush(u);
+		kevent_leave_room(u);
 	}
 	spin_unlock_irq(&u->lock);
 	kevent_wake(u, false);
