@@ -47,18 +47,17 @@ static bool kevent_died_early(int error)
  */
 static void kevent_accept_bytes(struct kevent_op *op, struct socket *sock)
 {
-	struct kevent_pool *pool = op->pool;
-	u16 id = 0;
+	u16 id;
 	int r;
 
 	if (skb_queue_empty_lockless(&sock->sk->sk_receive_queue) ||
-	    kevent_pool_peek(pool, &id))
+	    kevent_pool_take(op->user, op->pool, &id))
 		return;
-	r = kevent_recv_some(sock, pool->address + (u64)id * pool->buffer_bytes,
-			     pool->buffer_bytes);
-	if (r <= 0)
+	r = kevent_recv_buffer(sock, op->pool, id);
+	if (r <= 0) {
+		kevent_pool_give_back(op->user, op->pool, id);
 		return;
-	pool->head++;
+	}
 	op->data[0] = id;
 	op->data[1] = r;
 	op->entry_flags = KEVENT_ENTRY_BUFFER;

@@ -15,10 +15,12 @@
  *	inode lock, shared	of a Unix socket whose operation is tried
  *	kevent_sock_lock	spinlock (poll.c): the table of sockets
  *	kevent_read_lock	spinlock (sendfile.c): reads by workers
+ *	kevent_user.copy_lock	spinlock, softirq (softirq.c): copying there
  *	locks of the source	held by the kernel around our callbacks
  *	kevent_user.lock	spinlock, irq-safe: the ring and all lists
  *	kevent_user.wait.lock	within wake-ups
  * mmap_lock is taken below either mutex (page faults, accounting), never above.
+ * Below copy_lock a source's lock is taken by ourselves: the socket's spinlock.
  *
  * Life of an interest: allocated and in the table under the mutex; removed in
  * two phases: KEVENT_DEAD under the lock, after which no callback writes; then
@@ -29,6 +31,7 @@
 
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
+#include <linux/interrupt.h>
 #include <linux/irq_work.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
@@ -192,7 +195,13 @@ struct kevent_user {
 	struct list_head starved;	/* kevent_op.run: no buffer in the pool */
 	struct list_head owners;	/* for threads of the submitter */
 	struct kevent_pool *pools[KEVENT_MAX_POOLS];
+	unsigned long pinned;		/* pages of these */
 	struct delayed_work run_work;
+	u64 worker_runs;
+
+	/* Copying in softirq (softirq.c): held while an operation is dealt with. */
+	spinlock_t copy_lock;
+	struct tasklet_struct copy_tasklet;
 
 	struct kevent_ring *ring;	/* set once, by KEVENT_SETUP */
 	struct kevent_entry *cq;
@@ -211,13 +220,14 @@ struct kevent_user {
 	struct list_head later;		/* could not be tested just now */
 	struct list_head reap;		/* finished, to be removed */
 	struct list_head runnable;	/* kevent_op.run: its socket is ready */
+	struct list_head arrived;	/* kevent_op.run: for the tasklet to copy */
 	struct list_head stalled;	/* kevent_op.run: no room in the ring */
 	struct list_head done;		/* kevent_op.run: wait for room */
 	unsigned int done_count;	/* of these; also in ready_count */
 	bool signals_pending;		/* since somebody last looked */
 	/* How often each thread had to look for what is its own: signals, accepts. */
 	unsigned int news;
-	u64 deferred, wakeups, high_water;
+	u64 deferred, wakeups, high_water, copied_pieces;
 
 	wait_queue_head_t wait;		/* KEVENT_ENTER */
 	wait_queue_head_t poll_wait;	/* poll(2) */
@@ -299,6 +309,7 @@ struct kevent_op {
 	u8 state;		/* user->lock */
 	bool again;		/* woken while it ran; user->lock */
 	bool hooked;
+	bool told;		/* its last entry is in the ring; user->lock */
 	u32 wanted;		/* mask of its direction */
 	fl_owner_t files;	/* of its submitter */
 	const struct cred *cred; /* held, the same's */
@@ -309,6 +320,7 @@ struct kevent_op {
 	int error;		/* what it ends with when its turn comes; or 0 */
 	struct kevent_hook hook;
 	struct kevent_pool *pool;
+	struct sock *sk;	/* of `file`, if softirq may copy; or NULL */
 
 	/* sendfile */
 	struct file *source;	/* held */
@@ -359,7 +371,8 @@ void kevent_chain_begin(struct kevent_chain *chain);
 void kevent_chain_cut(struct kevent_chain *chain, const struct kevent_sqe *s);
 
 /* recv.c */
-int kevent_recv_some(struct socket *sock, u64 address, u64 bytes);
+int kevent_recv_buffer(struct socket *sock, const struct kevent_pool *pool,
+		       u16 id);
 
 /* send.c */
 s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
@@ -369,19 +382,58 @@ s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
 bool kevent_may_accept(const struct kevent_op *op);
 s64 kevent_try_accept(struct kevent_op *op, struct socket *sock);
 
+/* pin.c */
+
+/* A span of pinned memory. */
+struct kevent_pinned {
+	struct bio_vec *page;	/* each of a whole page */
+	unsigned long pages;
+	unsigned int offset;	/* in the first page */
+};
+
+/* A pool's buffers and ring. */
+struct kevent_pin {
+	struct kevent_pinned buffers;
+	struct kevent_pinned ring;
+	void *map;		/* of the ring's pages */
+	const u32 *tail;	/* in there */
+	const u16 *id;
+	struct user_struct *user; /* held, charged; or NULL */
+	unsigned long charged;	/* pages */
+};
+
+int kevent_pin_pool(struct kevent_user *u, const struct kevent_register *g,
+		    u64 ring_bytes, struct kevent_pin **to);
+void kevent_unpin_pool(struct kevent_user *u, struct kevent_pin *pin);
+
 /* pool.c */
 struct kevent_pool {
 	u64 address;
 	u64 ring;
 	u32 buffer_bytes;
 	u32 count;
-	u32 head;		/* buffers taken */
+	u32 head;		/* buffers taken; of a pinned one: user->lock */
 	u32 users;		/* operations that name it */
+	struct kevent_pin *pin;	/* or NULL */
+	u8 backs;		/* user->lock: taken and given back, on `back` */
+	u16 back[2];
 };
 
-int kevent_pool_peek(const struct kevent_pool *pool, u16 *id);
+int kevent_pool_take(struct kevent_user *u, struct kevent_pool *pool, u16 *id);
+void kevent_pool_give_back(struct kevent_user *u, struct kevent_pool *pool,
+			   u16 id);
+int kevent_pool_pop(struct kevent_pool *pool, u16 *id);
+void kevent_pool_push(struct kevent_pool *pool, u16 id);
+bool kevent_pool_empty(const struct kevent_pool *pool);
+int kevent_pool_import(const struct kevent_pool *pool, u16 id,
+		       struct iovec *iov, struct iov_iter *iter);
 long kevent_register_call(struct kevent_user *u, void __user *argument);
 void kevent_pools_free(struct kevent_user *u);
+void kevent_pools_unpin(struct kevent_user *u);
+
+/* softirq.c */
+void kevent_copy_init(struct kevent_user *u);
+void kevent_copy_exit(struct kevent_user *u);
 
 /* sendfile.c */
 int kevent_sendfile_set(struct kevent_op *op, const struct kevent_sqe *s);

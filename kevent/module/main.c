@@ -76,6 +76,7 @@ static int kevent_open(struct inode *inode, struct file *file)
 	INIT_LIST_HEAD(&u->done);
 	INIT_LIST_HEAD(&u->spare);
 	INIT_DELAYED_WORK(&u->run_work, kevent_run_work);
+	kevent_copy_init(u);
 	u->files = current->files;
 	init_waitqueue_head(&u->wait);
 	init_waitqueue_head(&u->poll_wait);
@@ -97,6 +98,8 @@ static int kevent_release(struct inode *inode, struct file *file)
 	}
 	kevent_ops_end(u);
 	mutex_unlock(&u->mutex);
+	/* Before what it queues. */
+	kevent_copy_exit(u);
 	cancel_delayed_work_sync(&u->test_work);
 	cancel_delayed_work_sync(&u->run_work);
 	irq_work_sync(&u->poll_work);
@@ -133,6 +136,7 @@ static int kevent_file_flush(struct file *file, fl_owner_t id)
 			       !iterate_fd(id, 0, kevent_is_file, file))) {
 		mutex_lock(&u->mutex);
 		kevent_ops_end(u);
+		kevent_pools_unpin(u);
 		mutex_unlock(&u->mutex);
 	}
 	return 0;
@@ -204,7 +208,7 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 			   setup.sq_entries * sizeof(struct kevent_sqe));
 	setup.size = given;
 	setup.abi_version = KEVENT_ABI_VERSION;
-	setup.features = KEVENT_FEATURE_NAIO;
+	setup.features = KEVENT_FEATURE_NAIO | KEVENT_FEATURE_PINNED_POOLS;
 	setup.ring_bytes = bytes;
 
 	mutex_lock(&u->mutex);
@@ -293,7 +297,8 @@ static void kevent_vma_close(struct vm_area_struct *vma)
 {
 	struct kevent_user *u = vma->vm_file->private_data;
 
-	if (!atomic_read(&vma->vm_mm->mm_users) && READ_ONCE(u->ops))
+	if (!atomic_read(&vma->vm_mm->mm_users) &&
+	    (READ_ONCE(u->ops) || READ_ONCE(u->pinned)))
 		mod_delayed_work(kevent_workqueue, &u->run_work, 0);
 }
 
@@ -368,6 +373,8 @@ static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "kevent-interests:\t%u of %u\n", u->interests,
 		   u->max_interests);
 	seq_printf(m, "kevent-operations:\t%u\n", u->ops);
+	seq_printf(m, "kevent-worker-runs:\t%llu\n", u->worker_runs);
+	seq_printf(m, "kevent-pinned-pages:\t%lu\n", u->pinned);
 	mutex_unlock(&u->mutex);
 	for (i = 1; i < ARRAY_SIZE(names); i++)
 		seq_printf(m, "kevent-%s:\t%u\n", names[i], count[i]);
@@ -381,6 +388,8 @@ static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "kevent-entries:\t%llu\n", READ_ONCE(u->tail));
 	seq_printf(m, "kevent-deferred:\t%llu\n", READ_ONCE(u->deferred));
 	seq_printf(m, "kevent-wakeups:\t%llu\n", READ_ONCE(u->wakeups));
+	seq_printf(m, "kevent-copied-in-softirq:\t%llu\n",
+		   READ_ONCE(u->copied_pieces));
 }
 
 const struct file_operations kevent_file_operations = {

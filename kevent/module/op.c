@@ -9,7 +9,8 @@
  * What waits for its socket costs no thread.
  *
  * All of it happens under user->mutex. Callbacks of wait queues put operations on
- * user->runnable and touch nothing else.
+ * user->runnable and touch nothing else. What arrives for a pinned pool is copied
+ * without any of this: see softirq.c.
  */
 #include <linux/fdtable.h>
 #include <linux/file.h>
@@ -45,7 +46,8 @@ void kevent_op_wake(struct kevent_op *op)
 		list_add_tail(&op->run, &u->runnable);
 		kevent_set_flag(u, KEVENT_RING_PENDING);
 		news = true;
-	} else if (op->state == KEVENT_OP_RUNNING) {
+	} else if (op->state == KEVENT_OP_RUNNING ||
+		   op->state == KEVENT_OP_COPYING) {
 		op->again = true;
 	}
 	spin_unlock_irqrestore(&u->lock, flags);
@@ -63,7 +65,8 @@ static int kevent_op_woken(wait_queue_entry_t *wait, unsigned int mode,
 
 	if (mask && !(mask & op->wanted))
 		return 0;
-	kevent_op_wake(op);
+	if (!(op->sk && mask & KEVENT_IN && kevent_copy_soon(op)))
+		kevent_op_wake(op);
 	return 1;
 }
 
@@ -173,6 +176,17 @@ static void kevent_op_fput(struct kevent_user *u, struct file *file)
 	fput(file);
 }
 
+/* Context: process, user->mutex held. */
+static void kevent_op_withdraw(struct kevent_op *op)
+{
+	struct kevent_user *u = op->user;
+
+	spin_lock_irq(&u->lock);
+	op->state = KEVENT_OP_ENDED;
+	list_del_init(&op->run);
+	spin_unlock_irq(&u->lock);
+}
+
 /*
  * Lets go of everything but the object. After it no callback runs, and no link
  * leads to it. Context: process, user->mutex held.
@@ -185,10 +199,14 @@ static void kevent_op_release(struct kevent_op *op)
 		kevent_hook_remove(&op->hook);
 	if (op->reads)
 		kevent_read_detach(op);
-	spin_lock_irq(&u->lock);
-	op->state = KEVENT_OP_ENDED;
-	list_del_init(&op->run);
-	spin_unlock_irq(&u->lock);
+	if (op->sk) {
+		/* The tasklet has it no longer in its hands. */
+		spin_lock_bh(&u->copy_lock);
+		kevent_op_withdraw(op);
+		spin_unlock_bh(&u->copy_lock);
+	} else {
+		kevent_op_withdraw(op);
+	}
 	if (op->before)
 		op->before->link = NULL;
 	if (op->link)
@@ -259,15 +277,16 @@ static void kevent_op_end(struct kevent_op *op, s64 result)
 {
 	struct kevent_user *u = op->user;
 	struct kevent_op *link = op->link;
-	const bool all = result >= 0 &&
-			 (op->total < 0 || result == op->total);
-	/* Of a pool's buffer any length is the full one, but for none. */
-	const bool go = all && (result || op->opcode != KEVENT_OP_RECV ||
-				!op->pool);
+	bool all, go;
 
 	kevent_op_release(op);
+	if (op->told)
+		result = op->done;
 	op->done = result;
-	if ((!all || !(op->flags & KEVENT_SKIP_SUCCESS)) &&
+	all = result >= 0 && (op->total < 0 || result == op->total);
+	/* Of a pool's buffer any length is the full one, but for none. */
+	go = all && (result || op->opcode != KEVENT_OP_RECV || !op->pool);
+	if (!op->told && (!all || !(op->flags & KEVENT_SKIP_SUCCESS)) &&
 	    !kevent_show_last(u, op)) {
 		/* It waits for room, and is not ours any more. */
 	} else if (u->spares < 64) {
@@ -374,7 +393,7 @@ void kevent_op_run(struct kevent_op *op)
 	bool parked;
 	s64 r;
 
-	if (op->error) {
+	if (op->error || op->told) {
 		kevent_op_finish(op, op->error);
 		return;
 	}
@@ -433,10 +452,9 @@ bool kevent_ops_wait(const struct kevent_user *u)
 static void kevent_ops_resume(struct kevent_user *u)
 {
 	struct kevent_op *op, *next;
-	u16 id;
 
 	list_for_each_entry_safe(op, next, &u->starved, run) {
-		if (kevent_pool_peek(op->pool, &id) == -ENOBUFS)
+		if (kevent_pool_empty(op->pool))
 			continue;
 		spin_lock_irq(&u->lock);
 		list_move_tail(&op->run, &u->runnable);
@@ -519,15 +537,18 @@ void kevent_run_work(struct work_struct *work)
 	if (!mmget_not_zero(u->mm)) {
 		mutex_lock(&u->mutex);
 		kevent_ops_end(u);
+		kevent_pools_unpin(u);
 		mutex_unlock(&u->mutex);
 		return;
 	}
-	if (list_empty(&u->runnable)) {
+	if (list_empty(&u->runnable) && list_empty(&u->starved) &&
+	    list_empty(&u->stalled)) {
 		mmput_async(u->mm);
 		return;
 	}
 	kthread_use_mm(u->mm);
 	mutex_lock(&u->mutex);
+	u->worker_runs++;
 	kevent_ops_run(u);
 	/* Those that have yielded. */
 	if (!list_empty(&u->runnable))
@@ -545,7 +566,7 @@ static bool kevent_op_matches(const struct kevent_op *op,
 			      const struct kevent_sqe *s,
 			      const struct inode *inode)
 {
-	return (!inode || op->inode == inode) &&
+	return (!inode || op->inode == inode) && !op->told &&
 	       (s->events & KEVENT_CANCEL_ANY || op->user_data == s->arg[0]);
 }
 

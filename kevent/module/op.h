@@ -12,6 +12,8 @@ enum {
 	KEVENT_OP_RUNNING,
 	KEVENT_OP_PARKED,	/* waits for its socket, or a read */
 	KEVENT_OP_WAITING,	/* on one of the lists of its user */
+	KEVENT_OP_ARRIVED,	/* on user->arrived */
+	KEVENT_OP_COPYING,	/* in the hands of the tasklet */
 	KEVENT_OP_ENDED,
 };
 
@@ -36,9 +38,13 @@ bool kevent_op_valid(const struct kevent_sqe *s);
  * recv.c, send.c. One try. Context: as kevent_op_run(). They return KEVENT_WAITS,
  * -EAGAIN to wait for the socket, or the result.
  */
+bool kevent_is_plain_tcp(struct sock *sk);
 bool kevent_is_drained(struct sock *sk);
 s64 kevent_try_recv(struct kevent_op *op, struct socket *sock);
 s64 kevent_try_send(struct kevent_op *op, struct socket *sock);
 s64 kevent_try_connect(struct kevent_op *op, struct socket *sock);
+
+/* softirq.c */
+bool kevent_copy_soon(struct kevent_op *op);
 
 #endif /* _KEVENT_OP_H */

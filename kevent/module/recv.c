@@ -10,7 +10,8 @@
 #include "core.h"
 #include "op.h"
 
-static bool kevent_is_plain_tcp(struct sock *sk)
+/* A glance. */
+bool kevent_is_plain_tcp(struct sock *sk)
 {
 	/* Not with a record layer or a BPF map: those have queues of their own. */
 	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM &&
@@ -29,7 +30,7 @@ bool kevent_is_drained(struct sock *sk)
 	       !READ_ONCE(sk->sk_err);
 }
 
-int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
+static int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
 {
 	struct msghdr msg = {};
 	struct iovec iov;
@@ -42,16 +43,29 @@ int kevent_recv_some(struct socket *sock, u64 address, u64 bytes)
 	return sock_recvmsg(sock, &msg, MSG_DONTWAIT);
 }
 
+/* Into buffer `id`. Context: as kevent_op_run(). */
+int kevent_recv_buffer(struct socket *sock, const struct kevent_pool *pool,
+		       u16 id)
+{
+	struct msghdr msg = {};
+	struct iovec iov;
+	int r;
+
+	r = kevent_pool_import(pool, id, &iov, &msg.msg_iter);
+	if (r)
+		return r;
+	return sock_recvmsg(sock, &msg, MSG_DONTWAIT);
+}
+
 /* Leaves it until somebody gives a buffer back. Context: as kevent_op_run(). */
 static s64 kevent_op_starve(struct kevent_op *op)
 {
 	struct kevent_user *u = op->user;
-	u16 id;
 
 	kevent_op_leave(op, &u->starved);
 	/* Whoever gives one looks at the flag afterwards. */
 	smp_mb();
-	if (kevent_pool_peek(op->pool, &id) != -ENOBUFS) {
+	if (!kevent_pool_empty(op->pool)) {
 		spin_lock_irq(&u->lock);
 		list_move_tail(&op->run, &u->runnable);
 		kevent_set_flag(u, KEVENT_RING_PENDING);
@@ -68,26 +82,26 @@ static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 	unsigned int turn;
 
 	for (turn = 0; turn < KEVENT_TURN; turn++) {
-		u16 id = 0;
+		u16 id;
 		int r;
 
-		r = kevent_pool_peek(pool, &id);
+		r = kevent_pool_take(u, pool, &id);
 		if (r == -ENOBUFS)
 			return kevent_op_starve(op);
 		if (r)
 			return r;
 		/* What is taken from the socket must find its place. */
-		if (multishot && !kevent_reserve(u))
+		if (multishot && !kevent_reserve(u)) {
+			kevent_pool_give_back(u, pool, id);
 			return kevent_op_leave(op, &u->stalled);
-		r = kevent_recv_some(sock,
-				     pool->address + (u64)id * pool->buffer_bytes,
-				     pool->buffer_bytes);
+		}
+		r = kevent_recv_buffer(sock, pool, id);
 		if (r <= 0) {
+			kevent_pool_give_back(u, pool, id);
 			if (multishot)
 				kevent_unreserve(u);
 			return r;
 		}
-		pool->head++;
 		op->data[0] = id;
 		op->entry_flags = KEVENT_ENTRY_BUFFER;
 		if (!multishot)

@@ -114,8 +114,19 @@ static int kevent_op_set_pool(struct kevent_op *op, u64 id)
 	return 0;
 }
 
+/* May data be copied as it arrives? */
+static void kevent_op_set_sk(struct kevent_op *op)
+{
+	struct sock *sk = op->file ? sock_from_file(op->file)->sk : NULL;
+
+	if (sk && kevent_is_plain_tcp(sk))
+		op->sk = sk;
+}
+
 static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 {
+	int r;
+
 	op->address = s->arg[0];
 	op->bytes = s->arg[1];
 	op->wanted = kevent_op_sends(op) ?
@@ -129,8 +140,12 @@ static int kevent_op_set(struct kevent_op *op, const struct kevent_sqe *s)
 			return kevent_op_set_pool(op, s->arg[1]);
 		break;
 	case KEVENT_OP_RECV:
-		if (s->events & KEVENT_RECV_POOL)
-			return kevent_op_set_pool(op, s->arg[0]);
+		if (s->events & KEVENT_RECV_POOL) {
+			r = kevent_op_set_pool(op, s->arg[0]);
+			if (!r && op->pool->pin)
+				kevent_op_set_sk(op);
+			return r;
+		}
 		op->total = op->bytes;
 		break;
 	case KEVENT_OP_SEND:

@@ -188,6 +188,7 @@ enum kevent_opcode {
 	 * What can be done at once is done by the KEVENT_ENTER that submits;
 	 * the rest when the socket is ready, by whoever waits in KEVENT_ENTER,
 	 * or in a worker of the kernel if nobody does within a few milliseconds.
+	 * (KEVENT_REGISTER_PINNED_POOL: what arrives needs neither.)
 	 * Memory and structs that an operation names are its own until its last
 	 * entry. It ends with EAGAIN if too many are pending:
 	 * KEVENT_MAX_OPERATIONS, or the user's limit of interests, which counts
@@ -221,8 +222,9 @@ enum kevent_opcode {
 	 * a thread with the submitter's table of descriptors; the ring's PENDING
 	 * flag, and poll(2), say when. The hooks of security modules for
 	 * accept(2), connect(2) and shutdown(2) are not open to modules, and are
-	 * not asked (those for sending, receiving and opening are): who confines
-	 * a process by them must keep it from /dev/kevent.
+	 * not asked (those for sending, receiving and opening are, but for what
+	 * a pinned pool receives as it arrives): who confines a process by them
+	 * must keep it from /dev/kevent.
 	 */
 
 	/*
@@ -490,6 +492,7 @@ struct kevent_ring {
 
 /* kevent_setup.features */
 #define KEVENT_FEATURE_NAIO	0x0001	/* opcodes from KEVENT_OP_ACCEPT on */
+#define KEVENT_FEATURE_PINNED_POOLS 0x0002 /* KEVENT_REGISTER_PINNED_POOL */
 
 #define KEVENT_MAX_RING		32768	/* elements of either ring */
 #define KEVENT_DEFAULT_CQ	4096
@@ -580,9 +583,28 @@ struct kevent_pool_ring {
 };
 
 /*
- * KEVENT_REGISTER, for KEVENT_FEATURE_NAIO; ENOTTY without. Nothing is pinned: a
- * pool is ordinary memory, which is written by the opener's threads, or by a
- * worker on their behalf, when data has come.
+ * KEVENT_REGISTER, for KEVENT_FEATURE_NAIO; ENOTTY without.
+ *
+ * KEVENT_REGISTER_POOL pins nothing: a pool is ordinary memory, which is written by
+ * the opener's threads, or by a worker on their behalf, when data has come.
+ *
+ * KEVENT_REGISTER_PINNED_POOL, for KEVENT_FEATURE_PINNED_POOLS, pins the pages of
+ * the buffers and of the pool's ring. What arrives on a connection of TCP (IPv4,
+ * IPv6; neither kTLS nor a BPF map) for a recv from such a pool is copied, and its
+ * entry made, by the arrival itself: no thread has to be in KEVENT_ENTER, and none
+ * is woken before there are as many entries as it waits for. If just then a thread is
+ * in a call on that socket, no buffer is free, the completion ring is full, or there
+ * is urgent data, an error or the stream's end, it is received as with any pool.
+ * A recv that is not multishot keeps its socket until the next KEVENT_ENTER, or a
+ * few milliseconds, after such an entry (KEVENT_RING_PENDING); what waits behind it
+ * begins then.
+ * The pages are charged to the user's RLIMIT_MEMLOCK, all processes together, as
+ * those of io_uring are, unless he has CAP_IPC_LOCK: each page of the buffers and of
+ * the ring that is touched at all; ENOMEM above the limit. They are anonymous or
+ * shared memory (tmpfs, memfd); EOPNOTSUPP of other files. EINVAL above
+ * KEVENT_MAX_PINNED bytes of buffers. They stay pinned until KEVENT_UNREGISTER or,
+ * the same without asking, when the operations of the queue end with its opener. What
+ * is mapped in their place meanwhile is not the pool; a child of fork(2) gets copies.
  */
 struct kevent_register {
 	__u32	size;
@@ -597,10 +619,12 @@ struct kevent_register {
 #define KEVENT_REGISTER_SIZE_V1	56
 #define KEVENT_MAX_BUFFERS	32768
 #define KEVENT_MAX_POOLS	64	/* of one queue; ENOSPC */
+#define KEVENT_MAX_PINNED	(1u << 30) /* bytes of one pool's buffers */
 
 enum kevent_register_opcode {
 	KEVENT_REGISTER_POOL	= 2,	/* buffers for recv to choose from */
 	KEVENT_UNREGISTER	= 3,	/* EBUSY while operations use it */
+	KEVENT_REGISTER_PINNED_POOL = 4, /* the same, of memory that is pinned */
 };
 
 /*

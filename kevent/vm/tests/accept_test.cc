@@ -23,7 +23,8 @@
 namespace kevent::raw {
 namespace {
 
-class AcceptRecvTest : public NaioTest {
+class AcceptRecvTest : public NaioTest,
+                       public testing::WithParamInterface<Pool> {
  protected:
   static constexpr uint32_t kBuffers = 8;
   // A buffer is a page, so that one may be taken away.
@@ -41,13 +42,8 @@ class AcceptRecvTest : public NaioTest {
     munmap(memory_, kBuffers * kPage);
   }
   void Register() {
-    kevent_register g = {};
-    g.size = sizeof g;
-    g.opcode = KEVENT_REGISTER_POOL;
-    g.address = Address(memory_);
-    g.bytes = kBuffers * kPage;
-    g.buffer_bytes = kPage;
-    g.ring = Address(&ring_);
+    kevent_register g =
+        PoolOf(GetParam(), memory_, kBuffers * kPage, kPage, &ring_);
     ASSERT_EQ(0, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
     id_ = g.id;
   }
@@ -105,7 +101,11 @@ class AcceptRecvTest : public NaioTest {
   Fd listener_;
 };
 
-TEST_F(AcceptRecvTest, WhatIsThereComesWithIt) {
+INSTANTIATE_TEST_SUITE_P(Pools, AcceptRecvTest,
+                         testing::Values(Pool::kOrdinary, Pool::kPinned),
+                         PoolName);
+
+TEST_P(AcceptRecvTest, WhatIsThereComesWithIt) {
   Provide(5);
   Provide(2);
   Fd peer = Client("GET / HTTP/1.1");
@@ -126,7 +126,7 @@ TEST_F(AcceptRecvTest, WhatIsThereComesWithIt) {
   EXPECT_EQ(2u, entry.data[0]);
 }
 
-TEST_F(AcceptRecvTest, OfEveryFamily) {
+TEST_P(AcceptRecvTest, OfEveryFamily) {
   for (uint16_t i = 0; i < 2; ++i) Provide(i);
   listener_ = Listen(AF_INET6);
   Fd peer = Client("six");
@@ -148,7 +148,7 @@ TEST_F(AcceptRecvTest, OfEveryFamily) {
   Take(Next(), "local");
 }
 
-TEST_F(AcceptRecvTest, MoreThanABufferHolds) {
+TEST_P(AcceptRecvTest, MoreThanABufferHolds) {
   Provide(0);
   const std::string text = Content(kPage + 100);
   Fd peer = Client(text);
@@ -157,7 +157,7 @@ TEST_F(AcceptRecvTest, MoreThanABufferHolds) {
   EXPECT_EQ(text.substr(kPage), ReadAll(ours.get(), 100));
 }
 
-TEST_F(AcceptRecvTest, NothingIsWaitedFor) {
+TEST_P(AcceptRecvTest, NothingIsWaitedFor) {
   Provide(3);
   // No bytes yet: at once, and the buffer stays in the pool.
   Fd silent = Client("");
@@ -178,7 +178,7 @@ TEST_F(AcceptRecvTest, NothingIsWaitedFor) {
   EXPECT_EQ(0, read(ours.get(), buffer, sizeof buffer));
 }
 
-TEST_F(AcceptRecvTest, AResetIsLeftToRecv) {
+TEST_P(AcceptRecvTest, AResetIsLeftToRecv) {
   Provide(0);
   for (const char* text : {"", "before it"}) {
     Fd peer = Client(text);
@@ -195,14 +195,14 @@ TEST_F(AcceptRecvTest, AResetIsLeftToRecv) {
   }
 }
 
-TEST_F(AcceptRecvTest, AnEmptyPool) {
+TEST_P(AcceptRecvTest, AnEmptyPool) {
   Fd peer = Client("stays");
   Submit(Accept(listener_.get()));
   Fd ours = Take(Next(), "");
   EXPECT_EQ("stays", ReadAll(ours.get(), 5));
 }
 
-TEST_F(AcceptRecvTest, Multishot) {
+TEST_P(AcceptRecvTest, Multishot) {
   constexpr int kClients = 50;  // more than one turn
   for (uint16_t i = 0; i < 4; ++i) Provide(i);
   std::vector<Fd> peers;
@@ -255,7 +255,7 @@ TEST_F(AcceptRecvTest, Multishot) {
   EXPECT_EQ(0, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
 }
 
-TEST_F(AcceptRecvTest, TheRingIsFull) {
+TEST_P(AcceptRecvTest, TheRingIsFull) {
   Reopen({8, 8, 0});
   Register();
   for (uint16_t i = 0; i < kBuffers; ++i) Provide(i);
@@ -270,7 +270,7 @@ TEST_F(AcceptRecvTest, TheRingIsFull) {
   ExpectNothing();
 }
 
-TEST_F(AcceptRecvTest, NoDescriptorIsLeft) {
+TEST_P(AcceptRecvTest, NoDescriptorIsLeft) {
   Provide(6);
   Fd peer = Client("patient");
   rlimit before;
@@ -290,7 +290,13 @@ TEST_F(AcceptRecvTest, NoDescriptorIsLeft) {
   Take(again, "patient");
 }
 
-TEST_F(AcceptRecvTest, MemoryThatIsNotThere) {
+// What is pinned is there.
+class UnpinnedAcceptRecvTest : public AcceptRecvTest {};
+
+INSTANTIATE_TEST_SUITE_P(Pools, UnpinnedAcceptRecvTest,
+                         testing::Values(Pool::kOrdinary), PoolName);
+
+TEST_P(UnpinnedAcceptRecvTest, MemoryThatIsNotThere) {
   // Neither the connection nor a byte of it is lost.
   const std::string text = Content(300);
   ASSERT_EQ(0, mprotect(memory_ + kPage, kPage, PROT_READ));
@@ -312,12 +318,7 @@ TEST_F(AcceptRecvTest, MemoryThatIsNotThere) {
   void* ring = mmap(nullptr, kPage, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(MAP_FAILED, ring);
-  kevent_register g = {};
-  g.size = sizeof g;
-  g.opcode = KEVENT_REGISTER_POOL;
-  g.address = Address(memory_);
-  g.bytes = g.buffer_bytes = kPage;
-  g.ring = Address(ring);
+  kevent_register g = PoolOf(GetParam(), memory_, kPage, kPage, ring);
   ASSERT_EQ(0, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
   id_ = g.id;
   ASSERT_EQ(0, munmap(ring, kPage));
@@ -327,7 +328,7 @@ TEST_F(AcceptRecvTest, MemoryThatIsNotThere) {
   EXPECT_TRUE(text == ReadAll(ours.get(), text.size()));
 }
 
-TEST_F(AcceptRecvTest, BadInput) {
+TEST_P(AcceptRecvTest, BadInput) {
   kevent_sqe sqe = Accept(listener_.get());
   for (uint64_t id : {id_ + 1, uint64_t{KEVENT_MAX_POOLS}, ~uint64_t{0}}) {
     sqe.arg[1] = id;

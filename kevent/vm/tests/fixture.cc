@@ -4,10 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -15,6 +19,8 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <utility>
 
 namespace kevent::raw {
@@ -240,6 +246,47 @@ void BecomeUser() {
   CHILD_CHECK(setgroups(1, &group) == 0);
   CHILD_CHECK(setresgid(1000, 1000, 1000) == 0);
   CHILD_CHECK(setresuid(1000, 1000, 1000) == 0);
+}
+
+void ForbidCalls() {
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 2),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program = {std::size(filter), filter};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+    abort();
+  }
+}
+
+[[noreturn]] void EndThread() {
+  // Not pthread_exit: that would make other calls.
+  for (;;) syscall(SYS_exit, 0);
+}
+
+uint64_t Counter(const std::string& fdinfo, const std::string& name) {
+  FILE* file = fopen(fdinfo.c_str(), "re");
+  CHILD_CHECK(file);
+  const std::string start = "kevent-" + name + ":";
+  char line[256];
+  unsigned long long value = ~0ull;
+  while (fgets(line, sizeof line, file)) {
+    if (strncmp(line, start.c_str(), start.size()) == 0) {
+      value = strtoull(line + start.size(), nullptr, 10);
+    }
+  }
+  fclose(file);
+  CHILD_CHECK(value != ~0ull);
+  return value;
+}
+
+uint64_t Counter(const Queue& queue, const std::string& name) {
+  return Counter("/proc/self/fdinfo/" + std::to_string(queue.fd()), name);
 }
 
 // ---- QueueTest ----

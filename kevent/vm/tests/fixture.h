@@ -97,6 +97,16 @@ void BecomeUser();
 // In a child of root: an ordinary user in the group that may open /dev/kevent.
 // In a child of a user: nothing.
 
+void ForbidCalls();
+// From here on the thread may make no system call but to end, and has no way to
+// be told of anything but by memory.
+[[noreturn]] void EndThread();
+// Of such a thread.
+
+uint64_t Counter(const std::string& fdinfo, const std::string& name);
+uint64_t Counter(const Queue& queue, const std::string& name);
+// The number in the line kevent-`name` that the file /proc/PID/fdinfo/FD has.
+
 enum class Reading {
   kRing,    // entries are taken from the mapped ring
   kCopies,  // KEVENT_ENTER copies them out

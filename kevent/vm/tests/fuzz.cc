@@ -524,7 +524,8 @@ class Caller {
       g.id = static_cast<uint32_t>(dice_(4));
     } else {
       const uint64_t count = uint64_t{1} << dice_(6);
-      g.opcode = KEVENT_REGISTER_POOL;
+      g.opcode =
+          dice_.OneIn(2) ? KEVENT_REGISTER_PINNED_POOL : KEVENT_REGISTER_POOL;
       g.buffer_bytes = 1 + static_cast<uint32_t>(dice_(256));
       g.bytes = count * g.buffer_bytes;
       g.address = dice_.OneIn(8) ? BadAddress() : Address(Place(g.bytes));

@@ -158,7 +158,14 @@ TEST_F(InjectionTest, InterestsOfEachSource) {
   }
 }
 
-TEST_F(InjectionTest, Pools) {
+class PoolInjectionTest : public InjectionTest,
+                          public testing::WithParamInterface<uint32_t> {};
+
+INSTANTIATE_TEST_SUITE_P(Pools, PoolInjectionTest,
+                         testing::Values(KEVENT_REGISTER_POOL,
+                                         KEVENT_REGISTER_PINNED_POOL));
+
+TEST_P(PoolInjectionTest, Pools) {
   Queue queue;
   ASSERT_EQ(0, queue.Open({64, 64, 0}));
   char memory[256], ring[64];
@@ -167,7 +174,7 @@ TEST_F(InjectionTest, Pools) {
       [&] {
         g = {};
         g.size = sizeof g;
-        g.opcode = KEVENT_REGISTER_POOL;
+        g.opcode = GetParam();
         g.address = reinterpret_cast<uintptr_t>(memory);
         g.bytes = sizeof memory;
         g.buffer_bytes = 64;

@@ -215,18 +215,21 @@ TEST_F(LinkTest, ByAShortTransferAndByTheEnd) {
   EXPECT_EQ("ac", ReadAll(pair.peer.get(), 2));
 }
 
-TEST_F(LinkTest, OfAPoolAnyLengthIsFullButForNone) {
+class PoolLinkTest : public LinkTest,
+                     public testing::WithParamInterface<Pool> {};
+
+INSTANTIATE_TEST_SUITE_P(Pools, PoolLinkTest,
+                         testing::Values(Pool::kOrdinary, Pool::kPinned),
+                         PoolName);
+
+TEST_P(PoolLinkTest, OfAPoolAnyLengthIsFullButForNone) {
   char memory[64];
   struct {
     uint32_t tail = 1, reserved = 0;
     uint16_t id[1] = {};
   } ring;
-  kevent_register g = {};
-  g.size = sizeof g;
-  g.opcode = KEVENT_REGISTER_POOL;
-  g.address = Address(memory);
-  g.bytes = g.buffer_bytes = sizeof memory;
-  g.ring = Address(&ring);
+  kevent_register g =
+      PoolOf(GetParam(), memory, sizeof memory, sizeof memory, &ring);
   ASSERT_EQ(0, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
   Pair pair = TcpPair();
   kevent_sqe recv = Linked(Operation(KEVENT_OP_RECV, pair.ours.get(), 1, g.id));

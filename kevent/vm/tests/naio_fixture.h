@@ -54,6 +54,34 @@ inline kevent_parts Parts(const std::string& header,
   return parts;
 }
 
+enum class Pool { kOrdinary, kPinned };
+
+inline std::string PoolName(const testing::TestParamInfo<Pool>& info) {
+  return info.param == Pool::kPinned ? "pinned" : "ordinary";
+}
+
+// Buffers of `each` bytes in `memory`, with the ring at `ring`.
+inline kevent_register PoolOf(Pool kind, void* memory, uint64_t bytes,
+                              uint32_t each, void* ring) {
+  kevent_register g = {};
+  g.size = sizeof g;
+  g.opcode = kind == Pool::kPinned ? KEVENT_REGISTER_PINNED_POOL
+                                   : KEVENT_REGISTER_POOL;
+  g.address = Address(memory);
+  g.bytes = bytes;
+  g.buffer_bytes = each;
+  g.ring = Address(ring);
+  return g;
+}
+
+inline kevent_register Unregister(uint32_t pool) {
+  kevent_register g = {};
+  g.size = sizeof g;
+  g.opcode = KEVENT_UNREGISTER;
+  g.id = pool;
+  return g;
+}
+
 inline std::string Content(size_t size, uint32_t seed = 1) {
   std::string text(size, '\0');
   for (size_t i = 0; i < size; ++i) {

@@ -84,18 +84,13 @@ TEST_F(NaioTest, RecvWaitFirst) {
   ExpectResult(1, 2);
 }
 
-class PoolTest : public NaioTest {
+class PoolTest : public NaioTest, public testing::WithParamInterface<Pool> {
  protected:
   static constexpr uint32_t kBuffers = 4, kBytes = 64;
   void SetUp() override {
     NaioTest::SetUp();
-    kevent_register g = {};
-    g.size = sizeof g;
-    g.opcode = KEVENT_REGISTER_POOL;
-    g.address = Address(memory_);
-    g.bytes = sizeof memory_;
-    g.buffer_bytes = kBytes;
-    g.ring = Address(&ring_);
+    kevent_register g =
+        PoolOf(GetParam(), memory_, sizeof memory_, kBytes, &ring_);
     ASSERT_EQ(0, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
     id_ = g.id;
   }
@@ -123,7 +118,11 @@ class PoolTest : public NaioTest {
   uint64_t id_ = 0;
 };
 
-TEST_F(PoolTest, Single) {
+INSTANTIATE_TEST_SUITE_P(Pools, PoolTest,
+                         testing::Values(Pool::kOrdinary, Pool::kPinned),
+                         PoolName);
+
+TEST_P(PoolTest, Single) {
   Pair pair = TcpPair();
   Provide(2);
   Submit(FromPool(pair.ours.get(), 0, 5));
@@ -134,7 +133,7 @@ TEST_F(PoolTest, Single) {
   EXPECT_EQ("pool", Text(entry));
 }
 
-TEST_F(PoolTest, MultishotUntilTheEnd) {
+TEST_P(PoolTest, MultishotUntilTheEnd) {
   Pair pair = TcpPair();
   for (uint16_t i = 0; i < kBuffers; ++i) Provide(i);
   Submit(FromPool(pair.ours.get(), KEVENT_MULTISHOT, 5));
@@ -151,7 +150,7 @@ TEST_F(PoolTest, MultishotUntilTheEnd) {
   EXPECT_FALSE(entry.flags & KEVENT_ENTRY_BUFFER);
 }
 
-TEST_F(PoolTest, EmptyLeavesTheDataWhereItIs) {
+TEST_P(PoolTest, EmptyLeavesTheDataWhereItIs) {
   Pair pair = TcpPair();
   const std::string text = Content(5 * kBytes + 7);
   Provide(3);
@@ -168,7 +167,7 @@ TEST_F(PoolTest, EmptyLeavesTheDataWhereItIs) {
   EXPECT_TRUE(text == got);
 }
 
-TEST_F(PoolTest, HostileRing) {
+TEST_P(PoolTest, HostileRing) {
   Pair pair = TcpPair();
   Send(pair.peer.get(), "x");
   ASSERT_TRUE(WaitPoll(pair.ours.get(), POLLIN));
@@ -176,14 +175,11 @@ TEST_F(PoolTest, HostileRing) {
   EXPECT_EQ(-EINVAL, ResultOf(FromPool(pair.ours.get(), 0, 5)));
 }
 
-TEST_F(PoolTest, UnregisterWhileItIsUsed) {
+TEST_P(PoolTest, UnregisterWhileItIsUsed) {
   Pair pair = TcpPair();
   Provide(0);
   Submit(FromPool(pair.ours.get(), 0, 6));
-  kevent_register g = {};
-  g.size = sizeof g;
-  g.opcode = KEVENT_UNREGISTER;
-  g.id = static_cast<uint32_t>(id_);
+  kevent_register g = Unregister(static_cast<uint32_t>(id_));
   EXPECT_EQ(-EBUSY, Ioctl(queue().fd(), KEVENT_REGISTER, &g));
   Send(pair.peer.get(), "x");
   ExpectResult(6, 1);

@@ -10,7 +10,11 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "kevent/vm/tests/fixture.h"
+#include <stop_token>
+#include <string>
+#include <thread>
+
+#include "kevent/vm/tests/pool_fixture.h"
 
 namespace kevent::raw {
 namespace {
@@ -188,6 +192,33 @@ TEST_F(UnloadTest, RightAfterAProcessWasKilled) {
     child.Kill(SIGKILL);
     child.Wait();
     ExpectUnloads();
+    Load();
+  }
+}
+
+TEST_F(UnloadTest, WhileDataArrivesForAPinnedPool) {
+  for (int round = 0; round < 10; ++round) {
+    Pair pair = TcpPair();
+    std::jthread sender([&](std::stop_token stop) {
+      const std::string text(500, 'x');
+      while (!stop.stop_requested()) {
+        send(pair.peer.get(), text.data(), text.size(), MSG_DONTWAIT);
+      }
+    });
+    {
+      Queue queue;
+      ASSERT_EQ(0, queue.Open());
+      TestPool pool(64, 4096);
+      ASSERT_EQ(0, pool.Register(queue));
+      pool.ProvideAll();
+      ASSERT_TRUE(queue.Put(pool.Recv(pair.ours.get(), KEVENT_MULTISHOT, 1)));
+      ASSERT_GE(queue.Submit(1), 0);
+      EXPECT_TRUE(Until([&] { return queue.Unread() > 4; }));
+    }
+    ExpectUnloads();
+    sender.request_stop();
+    sender.join();
+    EXPECT_GT(Drain(pair.ours.get()), 0u);
     Load();
   }
 }

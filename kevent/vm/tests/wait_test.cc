@@ -4,9 +4,6 @@
 // poll(2), by KEVENT_ENTER.
 #include <errno.h>
 #include <linux/aio_abi.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -14,13 +11,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <array>
 #include <atomic>
-#include <cstddef>
 #include <thread>
 
 #include "kevent/vm/tests/fixture.h"
@@ -30,28 +25,6 @@ namespace kevent::raw {
 namespace {
 
 // ---- Proof (a): no call delivers ----
-
-// The thread that spins: from here on it may only end.
-void ForbidCalls() {
-  sock_filter filter[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 2),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program = {std::size(filter), filter};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
-    abort();
-  }
-}
-
-[[noreturn]] void EndThread() {
-  // Not pthread_exit: that would make other calls.
-  for (;;) syscall(SYS_exit, 0);
-}
 
 class SpinTest : public QueueTest,
                  public testing::WithParamInterface<uint16_t> {};
