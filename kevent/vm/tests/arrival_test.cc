@@ -195,6 +195,7 @@ TEST_F(ArrivalTest, AWaiterSleepsUntilThereIsEnough) {
   for (uint32_t i = 0; i < kPieces; ++i) {
     Send(pair.peer.get(), "x");
     EXPECT_TRUE(Until([&] { return Copied(queue()) > before + i; })) << i;
+    if (HasFailure()) break;
   }
   waiter.join();
   EXPECT_GE(switches, 0);
