@@ -29,6 +29,9 @@ namespace {
 
 constexpr uint32_t kSubmissions = 1024;
 
+// Bytes of a pool that is pinned: larger ones are populated as they are used.
+constexpr uint64_t kMaxPinned = 16 << 20;
+
 // Operation::q.started.
 constexpr uint8_t kNotInKernel = 0;
 constexpr uint8_t kInKernel = 1;
@@ -102,6 +105,7 @@ class ModuleEngine final : public Engine {
   int ArmNested(uint32_t index, Slot* slot);
   void DisarmNested(uint32_t index);
   void HandleNested();
+  int Register(kevent_register* r) const;
   void Unmap();
 
   Core* const core_;
@@ -117,6 +121,7 @@ class ModuleEngine final : public Engine {
   uint64_t wake_ = 0;                      // handle of the interest
   int nest_ = -1;  // epoll with fd_ and with what the module refuses to watch
   bool pollable_ = false;
+  bool pins_ = false;                          // the kernel has pinned pools
   absl::flat_hash_map<uint32_t, int> nested_;  // by slot: a duplicate in nest_
   std::atomic<size_t> nests_{0};               // their number, for Poll
   std::vector<epoll_event> nested_events_;     // of the last Poll
@@ -150,6 +155,7 @@ absl::Status ModuleEngine::Init() {
   if (!(setup.features & KEVENT_FEATURE_NAIO)) {
     return absl::UnavailableError("kevent.ko is too old");
   }
+  pins_ = setup.features & KEVENT_FEATURE_PINNED_POOLS;
   void* map = mmap(nullptr, setup.ring_bytes, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_POPULATE, fd_, 0);
   if (map == MAP_FAILED) {
@@ -546,6 +552,19 @@ void ModuleEngine::HandleNested() {
 
 // --- Buffer pools.
 
+// What arrives for a pinned pool is there without a call of ours, and an entry
+// wakes nobody who waits for more. Where the user may not pin that much, the
+// pool is an ordinary one.
+int ModuleEngine::Register(kevent_register* r) const {
+  if (pins_ && r->bytes <= kMaxPinned) {
+    r->opcode = KEVENT_REGISTER_PINNED_POOL;
+    if (ioctl(fd_, KEVENT_REGISTER, r) == 0) return 0;
+    if (errno != ENOMEM) return -errno;
+  }
+  r->opcode = KEVENT_REGISTER_POOL;
+  return ioctl(fd_, KEVENT_REGISTER, r) < 0 ? -errno : 0;
+}
+
 int ModuleEngine::AddPool(Pool* pool) {
   const uint32_t n = pool->buffers->size();
   ModulePool own;
@@ -554,12 +573,11 @@ int ModuleEngine::AddPool(Pool* pool) {
   if (!own.ring) return -ENOMEM;
   kevent_register r = {};
   r.size = sizeof r;
-  r.opcode = KEVENT_REGISTER_POOL;
   r.address = Address(pool->buffers->data(0));
   r.buffer_bytes = pool->buffers->buffer_size();
   r.bytes = uint64_t{n} * r.buffer_bytes;
   r.ring = Address(own.ring.get());
-  if (ioctl(fd_, KEVENT_REGISTER, &r) < 0) return -errno;
+  if (int e = Register(&r); e < 0) return e;
   own.id = r.id;
   own.mask = n - 1;
   pools_.resize(pool->group + 1u);

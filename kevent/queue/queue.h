@@ -218,7 +218,8 @@ class Queue {
 
   absl::StatusOr<BufferPool*> AddBufferPool(uint32_t buffers, uint32_t bytes);
   // A pool of `buffers` (a power of two, at most 32768) of `bytes` each, which
-  // lives as long as the queue.
+  // lives as long as the queue. The module's engine pins one of at most 16 MiB,
+  // unless RLIMIT_MEMLOCK forbids it.
 
   int pollable_fd();
   // A descriptor that polls readable (POLLIN) while Enter would find something.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/tcp.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kevent/queue/conformance/conformance.h"
@@ -115,6 +118,52 @@ TEST_P(RecvTest, PoolLendsABuffer) {
   Entry e = One();
   EXPECT_EQ(e.result, 0);
   EXPECT_EQ(e.flags, 0u) << "no buffer is held without data";
+}
+
+// Nothing more may be pinned meanwhile.
+class NoLockedMemory {
+ public:
+  NoLockedMemory() {
+    EXPECT_EQ(0, getrlimit(RLIMIT_MEMLOCK, &limit_));
+    const rlimit none = {0, limit_.rlim_max};
+    EXPECT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &none));
+    // Of this thread: who may lock any amount has no limit.
+    EXPECT_EQ(0, syscall(SYS_capget, &header_, data_));
+    __user_cap_data_struct less[2] = {data_[0], data_[1]};
+    less[CAP_TO_INDEX(CAP_IPC_LOCK)].effective &= ~CAP_TO_MASK(CAP_IPC_LOCK);
+    EXPECT_EQ(0, syscall(SYS_capset, &header_, less));
+  }
+  ~NoLockedMemory() {
+    EXPECT_EQ(0, syscall(SYS_capset, &header_, data_));
+    EXPECT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit_));
+  }
+
+ private:
+  rlimit limit_ = {};
+  __user_cap_header_struct header_ = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data_[2] = {};
+};
+
+TEST_P(RecvTest, PoolWhereNothingMayBePinned) {
+  if (queue().engine() == EngineKind::kUring) {
+    GTEST_SKIP() << "newer kernels charge its pools, and have no others";
+  }
+  absl::StatusOr<BufferPool*> pool;
+  {
+    NoLockedMemory none;
+    pool = queue().AddBufferPool(4, 16);
+  }
+  ASSERT_TRUE(pool.ok()) << pool.status();
+  Pair pair = TcpPair();
+  RecvOp* recv = New<RecvOp>(pair.ours);
+  recv->pool = *pool;
+  MustSubmit(recv);
+  Look();
+  PeerSend(pair.peer, "ordinary");
+  Entry e = One();
+  ASSERT_EQ(e.result, 8);
+  EXPECT_EQ("ordinary", std::string(reinterpret_cast<char*>(e.data[0]), 8));
+  (*pool)->Release(static_cast<uint16_t>(e.data[1]));
 }
 
 TEST_P(RecvTest, MultishotDeliversUntilTheEndOfTheStream) {
