@@ -158,7 +158,8 @@ struct SendOp : Operation {
   // change any more, also after the last entry: the network goes on reading
   // them, and nobody tells for how long. They may be unmapped (munmap(2),
   // MADV_DONTNEED); memory of an allocator that would be used again may not be
-  // lent. Of a stream socket only.
+  // lent. Of a stream socket only; as sendfile(2) it has no MSG_NOSIGNAL: see
+  // Queue::Create.
 };
 // Sends all of `pieces`. Result: their total length; less if it ended early
 // (error or cancel after the first byte); negative errno if nothing was sent.

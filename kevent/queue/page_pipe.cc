@@ -12,8 +12,8 @@ namespace kevent::internal {
 namespace {
 
 constexpr int kPipeBytes = 256 << 10;
-// Pages that go out with a pair of calls. One more than the default of 16 pages
-// is often refused to those who have many pipes: then it takes more calls.
+// What goes out with a pair of calls. Who has many pipes may be refused more
+// than the default of 16 pages: then it takes more calls.
 
 bool IsForbidden(int error) { return error == EPERM || error == ENOSYS; }
 
@@ -69,7 +69,8 @@ int PagePipe::Send(int fd, std::span<iovec> pieces, bool more, int64_t* sent) {
     do {
       in = SysVmsplice(write_, pieces.data(), pieces.size(), SPLICE_F_NONBLOCK);
     } while (in < 0 && errno == EINTR);
-    if (in < 0) return -errno;
+    // A copy tells what is wrong with the memory, or it works.
+    if (in < 0) return -ENOSYS;
     Advance(&pieces, in);
     const unsigned flags =
         SPLICE_F_NONBLOCK | (more || !pieces.empty() ? SPLICE_F_MORE : 0);
@@ -80,8 +81,8 @@ int PagePipe::Send(int fd, std::span<iovec> pieces, bool more, int64_t* sent) {
       if (out <= 0) {
         const int error = out < 0 ? errno : EPIPE;
         if (!Empty(in)) Close();
-        // What is no socket, and one that cannot take pages.
-        return error == EINVAL ? -ENOSYS : -error;
+        // What cannot take pages, or must not be given any.
+        return error == EINVAL || IsForbidden(error) ? -ENOSYS : -error;
       }
       in -= out;
       *sent += out;

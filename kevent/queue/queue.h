@@ -144,7 +144,8 @@ class Queue {
   static absl::StatusOr<std::unique_ptr<Queue>> Create(const Options& options);
   // Unavailable: no engine of that kind works here; the message says why. If
   // the process still has SIGPIPE at its default, it is ignored from then on: a
-  // peer that goes away in mid-sendfile would end the process otherwise.
+  // peer that goes away in mid-sendfile, or in a send by reference, would end
+  // the process otherwise.
 
   ~Queue();
   // Cancels what is in flight and forgets it: operations are idle afterwards,
@@ -156,8 +157,9 @@ class Queue {
   EngineKind engine() const;
   bool sends_by_reference();
   // Whether SendOp::by_reference saves the copy: io_uring and epoll do where
-  // the process may vmsplice(2); the module has its sendfile for that. It is
-  // never an error.
+  // the process may vmsplice(2) and, now, has three descriptors to spare, which
+  // the queue then keeps; the module has its sendfile for that. It is never an
+  // error.
   const std::string& engine_reason() const;
   // Why this engine was chosen, and why not those before it; for a log.
 

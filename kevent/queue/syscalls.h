@@ -12,8 +12,16 @@
 
 namespace kevent::internal {
 
+#ifdef __has_feature
+#define KEVENT_HAS_FEATURE(feature) __has_feature(feature)  // clang
+#else
+#define KEVENT_HAS_FEATURE(feature) 0
+#endif
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
-    !defined(__x86_64__)
+    KEVENT_HAS_FEATURE(address_sanitizer) ||                         \
+    KEVENT_HAS_FEATURE(memory_sanitizer) ||                          \
+    KEVENT_HAS_FEATURE(thread_sanitizer) || !defined(__x86_64__)
 
 // The sanitizers look at what these do; other machines may lack one of them.
 inline ssize_t SysRecv(int fd, void* buffer, size_t size, int flags) {
@@ -53,6 +61,7 @@ inline ssize_t SysSplice(int from, int to, size_t size, unsigned flags) {
 }
 
 #endif
+#undef KEVENT_HAS_FEATURE
 // The calls of each request, as their namesakes of section 2 of the manual, but
 // no cancellation points (pthread_cancel(3)): in a process of several threads
 // the C library changes the thread's state atomically before and after each,

@@ -238,6 +238,7 @@ EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
   OpenedFile file;
   // Not worth the descriptor of another one. A change is told by its event.
   if (root_->Open(old->path_.c_str(), &file) < 0 || file.info != old->info_) {
+    ++stats_.hits;
     return Answer(old.get(), error);
   }
   ++stats_.revalidations;
@@ -341,7 +342,9 @@ void FileCache::FillFile(Entry* entry, OpenedFile* file, bool into_pages) {
     if (is_file) entry->fd_ = file->Release();
   }
   std::memcpy(entry->buffer_.get(), head.data(), head.size());
-  if (pageable && !entry->in_pages()) entry->uses_left_ = options_.page_uses;
+  // Once: what stays out of them (no room, cold, a file system that cannot
+  // tell) would be opened again and again.
+  if (pageable && !into_pages) entry->uses_left_ = options_.page_uses;
 }
 
 // Into pages, or behind the head in the entry's buffer. False: it stays out of
@@ -350,9 +353,14 @@ bool FileCache::ReadBody(Entry* entry, const OpenedFile& file,
                          std::string_view head, bool into_pages) {
   const size_t size = static_cast<size_t>(file.info.size);
   const size_t before = into_pages ? 0 : head.size();
-  if (!MakeRoomForBytes(before + size)) return false;
   PageArena::Run pages;
-  if (into_pages && !(pages = arena_->Take(size))) return false;
+  if (into_pages) {
+    if (size > options_.max_total_body_bytes) return false;
+    pages = arena_->Take(size);
+    if (!pages || !MakeRoomForBytes(pages.size())) return false;
+  } else if (!MakeRoomForBytes(before + size)) {
+    return false;
+  }
   auto buffer = std::make_unique_for_overwrite<char[]>(head.size() +
                                                        (into_pages ? 0 : size));
   char* const to = into_pages ? pages.data() : buffer.get() + before;

@@ -215,8 +215,8 @@ class FileCache {
     size_t min_page_bytes = size_t{6} << 10;
     size_t max_page_bytes = size_t{128} << 10;
     uint16_t page_uses = 16;
-    // Memory of all entries with a body, their heads included. Entries in use
-    // count only until they are evicted.
+    // Memory of all entries with a body: whole pages, or with their heads.
+    // Entries in use count only until they are evicted.
     size_t max_total_body_bytes = size_t{64} << 20;
     int64_t revalidate_ns = 1'000'000'000;
     // Longer than it takes the kernel to write dirty pages back.

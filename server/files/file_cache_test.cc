@@ -908,19 +908,29 @@ TEST_F(PagesTest, StoresThroughAMappingShowAtTheNextRevalidation) {
 }
 
 TEST_F(PagesTest, KeepToTheBudget) {
-  options_.max_total_body_bytes = 60'000;
+  options_.max_total_body_bytes = 49'000;
   for (int i = 0; i < 10; ++i) {
     const std::string name = std::to_string(i);
     Write(name, std::string(16'000, 'x'));
     EXPECT_TRUE(GetHot(name)->in_pages());
-    EXPECT_LE(cache().stats().body_bytes, 60'000u);
+    EXPECT_LE(cache().stats().body_bytes, 49'000u);
   }
-  EXPECT_EQ(cache().stats().entries, 3u);
+  EXPECT_EQ(cache().stats().entries, 2u);  // whole pages count
   Write("big", std::string(90'000, 'x'));
   EXPECT_FALSE(GetHot("big")->in_pages());
   EXPECT_EQ(Content("big").size(), 90'000u);
   cache().PurgeAll();
   EXPECT_EQ(cache().stats().body_bytes, 0u);
+}
+
+TEST_F(PagesTest, WhatDoesNotFitIsTriedOnce) {
+  options_.max_total_body_bytes = 10'000;
+  Write("x", std::string(16'000, 'x'));
+  for (int i = 0; i < 100; ++i) EXPECT_FALSE(Get("x")->has_body());
+  const FileCache::Stats stats = cache().stats();
+  EXPECT_EQ(stats.revalidations, 1u);
+  EXPECT_EQ(stats.hits, 98u);
+  EXPECT_EQ(heads_made_, 2);
 }
 
 TEST_F(PagesTest, OutliveTheCache) {

@@ -295,6 +295,11 @@ TEST_P(HandlerTest, FilesInDemand) {
     EXPECT_EQ(close.AwaitEnd(), TestClient::End::kClosed);
     EXPECT_EQ(Get(target, "If-None-Match: *\r\n").status, 304);
   }
+  FileCache::Stats stats;
+  server_->Call([&] { stats = handler_->cache().stats(); });
+  EXPECT_EQ(stats.entries, 5u);
+  // The module sends by sendfile, all but what fits into one send.
+  EXPECT_EQ(stats.descriptors, GetParam() == EngineKind::kModule ? 4u : 1u);
 }
 
 TEST_P(HandlerTest, FilesInDemandHaveACurrentDate) {
@@ -345,7 +350,7 @@ TEST_P(HandlerTest, FilesInDemandAreReplaced) {
   }
 }
 
-// Clients that read nothing keep memory, and it is given back with them.
+// Clients that read nothing, and their end, harm no other.
 TEST_P(HandlerTest, FilesInDemandAndStalledClients) {
   const std::string text = Pattern(128 << 10);
   Put("x", text);

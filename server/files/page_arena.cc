@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace kevent::files {
 namespace {
@@ -90,13 +91,12 @@ char* TextArena::New(size_t size, void* owner) {
   constexpr size_t kAlign = alignof(void*);
   const size_t room = sizeof(owner) + (size + kAlign - 1) / kAlign * kAlign;
   if (size > kMaxText) return nullptr;
-  if (slab_ == nullptr || PageArena::kSlab - slab_->used < room) {
-    Retire();
-    char* const memory = MapSlab();
+  if (slab_ != nullptr && PageArena::kSlab - slab_->used < room) Retire();
+  if (slab_ == nullptr) {
+    char* const memory = *full_ < kMaxFull ? MapSlab() : nullptr;
     if (memory == nullptr) return nullptr;
     slab_ = new (memory) Slab;
     slab_->used = sizeof(Slab);
-    ++generation_;
   }
   char* const text =
       reinterpret_cast<char*>(slab_) + slab_->used + sizeof(owner);
@@ -115,14 +115,23 @@ void TextArena::Lend(const char* text) { ++SlabOf(text)->lent; }
 
 void TextArena::Return(const char* text) {
   Slab* const slab = SlabOf(text);
-  if (--slab->lent == 0 && slab->retired) munmap(slab, PageArena::kSlab);
+  if (--slab->lent > 0 || slab->full == nullptr) return;
+  --*slab->full;
+  Unmap(slab);
+}
+
+void TextArena::Unmap(Slab* slab) {
+  slab->~Slab();
+  munmap(slab, PageArena::kSlab);
 }
 
 void TextArena::Retire() {
   if (slab_ == nullptr) return;
-  slab_->retired = true;
-  if (slab_->lent == 0) munmap(slab_, PageArena::kSlab);
-  slab_ = nullptr;
+  ++generation_;
+  Slab* const slab = std::exchange(slab_, nullptr);
+  if (slab->lent == 0) return Unmap(slab);
+  slab->full = full_;
+  ++*full_;
 }
 
 }  // namespace kevent::files

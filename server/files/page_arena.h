@@ -81,12 +81,18 @@ class PageArena : public std::enable_shared_from_this<PageArena> {
 };
 
 // Short texts that sockets may read on for long: each is written once, and its
-// place is not used again. Slabs are given back when no text in them is in use.
-// One thread only; texts may be given back when the object is gone.
+// place is not used again. Slabs are given back when they are full and no text
+// in them is lent. One thread only; texts may be given back when the object is
+// gone.
 class TextArena {
  public:
+  // Full slabs that wait for a text to be given back, at most.
+  static constexpr size_t kMaxFull = 16;
+
   // Texts of another generation than the current one are not to be lent anew.
   uint32_t generation() const { return generation_; }
+  // Full slabs that wait now.
+  size_t full() const { return *full_; }
 
   TextArena() = default;
   ~TextArena() { Retire(); }
@@ -94,7 +100,8 @@ class TextArena {
   TextArena& operator=(const TextArena&) = delete;
 
   // Room for a text of `size` bytes, at most kMaxText, to be written before it
-  // is lent. Whatever `owner` says, Owner() tells. Null if there is no memory.
+  // is lent. Whatever `owner` says, Owner() tells. Null if there is no memory,
+  // or too many slabs wait.
   char* New(size_t size, void* owner);
   static constexpr size_t kMaxText = 4096;
   static void* Owner(const char* text);
@@ -105,14 +112,16 @@ class TextArena {
 
  private:
   struct Slab {
-    size_t used = 0;  // bytes, these included
-    size_t lent = 0;  // texts
-    bool retired = false;
+    size_t used = 0;               // bytes, these included
+    size_t lent = 0;               // texts
+    std::shared_ptr<size_t> full;  // the arena's count, of one that is full
   };
 
   static Slab* SlabOf(const char* text);
+  static void Unmap(Slab* slab);
   void Retire();
 
+  const std::shared_ptr<size_t> full_ = std::make_shared<size_t>(0);
   Slab* slab_ = nullptr;
   uint32_t generation_ = 0;
 };

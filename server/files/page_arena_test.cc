@@ -201,6 +201,31 @@ TEST(TextArenaTest, ASlabThatIsFullAndNotLentGoes) {
   EXPECT_TRUE(!IsMapped(text) || *text == '\0');
 }
 
+// Each is held by one text. Then there are no new ones, and the generation says
+// that the old ones are not to be lent either: their slab may be gone.
+TEST(TextArenaTest, FewFullSlabsWait) {
+  TextArena arena;
+  std::vector<char*> lent;
+  uint32_t generation = arena.generation();
+  while (char* const text = arena.New(TextArena::kMaxText, nullptr)) {
+    if (!lent.empty() && arena.generation() == generation) continue;
+    generation = arena.generation();
+    TextArena::Lend(text);
+    lent.push_back(text);
+    ASSERT_LE(lent.size(), TextArena::kMaxFull);
+  }
+  EXPECT_EQ(lent.size(), TextArena::kMaxFull);
+  EXPECT_EQ(arena.full(), TextArena::kMaxFull);
+  EXPECT_NE(arena.generation(), generation);
+  EXPECT_EQ(nullptr, arena.New(1, nullptr));
+  TextArena::Return(lent.back());
+  lent.pop_back();
+  EXPECT_EQ(arena.full(), TextArena::kMaxFull - 1);
+  EXPECT_NE(nullptr, arena.New(1, nullptr));
+  for (char* text : lent) TextArena::Return(text);
+  EXPECT_EQ(arena.full(), 0u);
+}
+
 TEST(TextArenaTest, WhatIsLentOutlivesTheArena) {
   char* text;
   {
