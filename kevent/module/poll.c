@@ -409,7 +409,7 @@ out:
 /* Context: process; the inode is held, the socket may be released meanwhile. */
 static void kevent_sock_leave(struct kevent *k)
 {
-	const struct proto_ops *ops;
+	const struct proto_ops *ops = NULL;
 	struct kevent_sock *storage;
 
 	spin_lock_bh(&kevent_sock_lock);
@@ -423,11 +423,16 @@ static void kevent_sock_leave(struct kevent *k)
 					   kevent_sock_params))
 			storage = NULL;
 	}
+	/*
+	 * Under the lock: a release by way of ours takes the storage first, and
+	 * clears the operations and puts our reference afterwards.
+	 */
+	if (storage)
+		ops = READ_ONCE(storage->sock->ops);
 	spin_unlock_bh(&kevent_sock_lock);
 	if (!storage)
 		return;
 	/* Replaced by somebody else: nobody but us can put our reference. */
-	ops = READ_ONCE(storage->sock->ops);
 	if (!ops || ops->owner != THIS_MODULE)
 		module_put(THIS_MODULE);
 	kfree_rcu(storage, rcu);
