@@ -44,6 +44,15 @@ class ServerWalkTest : public ServerTest {
     });
     return all;
   }
+
+  // Clients that send nothing.
+  std::vector<std::unique_ptr<TestClient>> Connect(size_t count) const {
+    std::vector<std::unique_ptr<TestClient>> clients;
+    for (size_t i = 0; i < count; ++i) {
+      clients.push_back(std::make_unique<TestClient>(port()));
+    }
+    return clients;
+  }
 };
 
 TEST_P(ServerWalkTest, MeetsEachConnectionOnceNewestFirst) {
@@ -237,10 +246,7 @@ TEST_P(ServerWalkTest, DrainsSomeAtATime) {
   TestClient held(port());  // the oldest: it comes last
   ASSERT_TRUE(held.Send(TestClient::Request("GET", "/hold")));
   ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
-  std::vector<std::unique_ptr<TestClient>> idle;
-  for (size_t i = 0; i < kClients; ++i) {
-    idle.push_back(std::make_unique<TestClient>(port()));
-  }
+  auto idle = Connect(kClients);
   ASSERT_TRUE(server_->AwaitConnections(kClients + 1));
   std::atomic<bool> drained{false};
   server_->Call([&] {
@@ -268,10 +274,7 @@ TEST_P(ServerWalkTest, ClosesAllSomeAtATime) {
   DescriptorLimit limit;
   if (!limit.Raise(2 * kClients + 200)) GTEST_SKIP() << "descriptors";
   Start();
-  std::vector<std::unique_ptr<TestClient>> clients;
-  for (size_t i = 0; i < kClients; ++i) {
-    clients.push_back(std::make_unique<TestClient>(port()));
-  }
+  auto clients = Connect(kClients);
   ASSERT_TRUE(server_->AwaitConnections(kClients));
   size_t open = 0;
   server_->Call([&] {
@@ -297,10 +300,7 @@ TEST_P(ServerWalkTest, WhoWasToldToCloseDoesAfterUndrainToo) {
   TestClient held(port());  // the oldest: it comes last
   ASSERT_TRUE(held.Send(TestClient::Request("GET", "/hold")));
   ASSERT_TRUE(server_->Await([&] { return shared_.held.size() == 1; }));
-  std::vector<std::unique_ptr<TestClient>> idle;
-  for (size_t i = 0; i < kClients; ++i) {
-    idle.push_back(std::make_unique<TestClient>(port()));
-  }
+  auto idle = Connect(kClients);
   ASSERT_TRUE(server_->AwaitConnections(kClients + 1));
   server_->Call([&] {
     server_->server()->Drain([] {});
