@@ -23,6 +23,9 @@ constexpr int64_t kNsPerS = 1'000'000'000;
 // be in use and keep theirs.
 constexpr int kEvictionsForDescriptor = 8;
 
+// How far the pauses between tries to put a cold body into pages grow.
+constexpr uint8_t kMaxColdTries = 6;
+
 // Says something about the path that holds until the tree changes.
 bool IsAnswer(int error) {
   switch (-error) {
@@ -248,6 +251,14 @@ EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
       Build(old->path_, old->variant_, directory, complete, /*open_result=*/0,
             std::move(file), old.get(), /*into_pages=*/true, now_ns, error);
   tree_.Unpin(directory);
+  if (answer && answer->uses_left_ != 0) {
+    // It was cold: who asked first may not have pulled it in yet. Less and less
+    // often, should the page cache be too small for it.
+    answer->cold_tries_ = static_cast<uint8_t>(
+        std::min(old->cold_tries_ + 1, int{kMaxColdTries}));
+    answer->uses_left_ = static_cast<uint16_t>(std::min<uint32_t>(
+        uint32_t{options_.page_uses} << 2 * answer->cold_tries_, UINT16_MAX));
+  }
   return answer;
 }
 
@@ -342,8 +353,8 @@ void FileCache::FillFile(Entry* entry, OpenedFile* file, bool into_pages) {
     if (is_file) entry->fd_ = file->Release();
   }
   std::memcpy(entry->buffer_.get(), head.data(), head.size());
-  // Once: what stays out of them (no room, cold, a file system that cannot
-  // tell) would be opened again and again.
+  // Once: what stays out of them (no room, a file system that cannot tell)
+  // would be opened again and again.
   if (pageable && !into_pages) entry->uses_left_ = options_.page_uses;
 }
 
@@ -375,6 +386,7 @@ bool FileCache::ReadBody(Entry* entry, const OpenedFile& file,
       return false;
     case ReadResult::kCold:
       entry->body_was_cold_ = !into_pages;
+      if (into_pages) entry->uses_left_ = options_.page_uses;
       return false;
     case ReadResult::kUnknown:
       break;

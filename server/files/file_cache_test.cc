@@ -743,6 +743,20 @@ TEST_F(FileCacheTest, StoresToADirtyPageShowWhileTheFileIsYoung) {
   EXPECT_EQ(Content("x"), "MApped");
 }
 
+// Takes a file out of the page cache; false: this file system keeps it there.
+bool MakeCold(const fs::path& path) {
+  const size_t size = fs::file_size(path);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  EXPECT_EQ(fsync(fd), 0);
+  EXPECT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+  void* const pages = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  close(fd);
+  std::vector<unsigned char> resident((size + 4095) / 4096);
+  EXPECT_EQ(mincore(pages, size, resident.data()), 0);
+  munmap(pages, size);
+  return (resident[0] & 1) == 0;
+}
+
 TEST_F(FileCacheTest, ColdFilesAreNotReadUntilTheyAreWarm) {
   options_.revalidate_ns = kSecond;
   options_.max_body_bytes = 20'000;
@@ -754,16 +768,7 @@ TEST_F(FileCacheTest, ColdFilesAreNotReadUntilTheyAreWarm) {
   for (int i = 0; i < 20 && (!cold || cold->has_body()); ++i) {
     name = "x" + std::to_string(i);
     Write(name, text);
-    const int fd = open((dir_ / name).c_str(), O_RDONLY | O_CLOEXEC);
-    ASSERT_EQ(fsync(fd), 0);
-    ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-    void* const pages =
-        mmap(nullptr, text.size(), PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    unsigned char resident[5];
-    ASSERT_EQ(mincore(pages, text.size(), resident), 0);
-    munmap(pages, text.size());
-    if ((resident[0] & 1) != 0) {
+    if (!MakeCold(dir_ / name)) {
       GTEST_SKIP() << "no cold files on this file system";
     }
     cold = Get(name);
@@ -931,6 +936,30 @@ TEST_F(PagesTest, WhatDoesNotFitIsTriedOnce) {
   EXPECT_EQ(stats.revalidations, 1u);
   EXPECT_EQ(stats.hits, 98u);
   EXPECT_EQ(heads_made_, 2);
+}
+
+TEST_F(PagesTest, WhatWasColdIsTriedAgain) {
+  const std::string text(16'000, 'x');
+  EntryRef cold;
+  std::string name;
+  for (int i = 0; i < 20 && (!cold || cold->in_pages()); ++i) {
+    name = "x" + std::to_string(i);
+    Write(name, text);
+    for (int use = 0; use < options_.page_uses; ++use) Get(name);
+    if (!MakeCold(dir_ / name)) {
+      GTEST_SKIP() << "no cold files on this file system";
+    }
+    cold = Get(name);
+  }
+  ASSERT_FALSE(cold->in_pages());
+  EXPECT_EQ(Content(*cold), text);  // pulls it in
+  const uint64_t revalidations = cache().stats().revalidations;
+  int uses = 0;
+  while (uses < 1'000 && !Get(name)->in_pages()) ++uses;
+  EXPECT_GE(uses, options_.page_uses);
+  EXPECT_LT(uses, 1'000);
+  EXPECT_EQ(cache().stats().revalidations, revalidations + 1);
+  EXPECT_EQ(Content(name), text);
 }
 
 TEST_F(PagesTest, OutliveTheCache) {
