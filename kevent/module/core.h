@@ -229,10 +229,38 @@ struct kevent_user {
 	unsigned int news;
 	u64 deferred, wakeups, high_water, copied_pieces;
 
+	/* A timer for one who waits (deadline.c); alarm_lock. */
+	spinlock_t alarm_lock;
+	struct hrtimer alarm;
+	s64 alarm_by;			/* when it will have rung, KTIME_MAX: unset */
+	struct kevent_deadline *alarm_user;
+
 	wait_queue_head_t wait;		/* KEVENT_ENTER */
 	wait_queue_head_t poll_wait;	/* poll(2) */
 	struct rcu_head rcu;
 };
+
+/* Of one wait. */
+struct kevent_deadline {
+	enum {
+		KEVENT_DEADLINE_NONE,
+		KEVENT_DEADLINE_ALARM,	/* the queue's alarm tells */
+		KEVENT_DEADLINE_OWN,	/* `sleeper` does */
+	} kind;
+	bool late;			/* it has passed, says the alarm */
+	s64 until;			/* ns of its clock */
+	u64 slack;			/* ns */
+	struct task_struct *task;
+	struct hrtimer_sleeper sleeper;
+};
+
+/* deadline.c */
+void kevent_alarm_init(struct kevent_user *u);
+void kevent_alarm_exit(struct kevent_user *u);
+void kevent_deadline_begin(struct kevent_user *u, struct kevent_deadline *d,
+			   s64 ns, clockid_t clock);
+bool kevent_deadline_passed(const struct kevent_deadline *d);
+void kevent_deadline_end(struct kevent_user *u, struct kevent_deadline *d);
 
 /* ring.c */
 void kevent_deliver(struct kevent *k, const struct kevent_event *event);

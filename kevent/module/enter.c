@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* KEVENT_CONTROL and KEVENT_ENTER: changes in, waiting, entries out. */
-#include <linux/hrtimer.h>
+#include <linux/ktime.h>
 #include <linux/sched/signal.h>
 #include <linux/task_work.h>
 #include <linux/uaccess.h>
@@ -274,37 +274,6 @@ static int kevent_waiter_woken(wait_queue_entry_t *wait, unsigned int mode,
 	return autoremove_wake_function(wait, mode, sync, key);
 }
 
-struct kevent_deadline {
-	struct hrtimer_sleeper sleeper;
-	bool set;
-};
-
-/* Context: process; kevent_deadline_end() must follow. */
-static void kevent_deadline_begin(struct kevent_deadline *d, s64 ns,
-				  clockid_t clock)
-{
-	d->set = ns >= 0;
-	if (!d->set)
-		return;
-	hrtimer_init_sleeper_on_stack(&d->sleeper, clock, HRTIMER_MODE_ABS);
-	hrtimer_set_expires_range_ns(&d->sleeper.timer, ns,
-				     current->timer_slack_ns);
-	hrtimer_sleeper_start_expires(&d->sleeper, HRTIMER_MODE_ABS);
-}
-
-static bool kevent_deadline_passed(const struct kevent_deadline *d)
-{
-	return d->set && !READ_ONCE(d->sleeper.task);
-}
-
-static void kevent_deadline_end(struct kevent_deadline *d)
-{
-	if (!d->set)
-		return;
-	hrtimer_cancel(&d->sleeper.timer);
-	destroy_hrtimer_on_stack(&d->sleeper.timer);
-}
-
 /*
  * Sleeps until `min` entries are there, or signals to be taken, or time is up.
  * Returns 0, or -EINTR. Context: process, no locks.
@@ -555,8 +524,8 @@ static noinline int kevent_await(struct kevent_user *u,
 	bool owes = false;
 	int r;
 
-	kevent_deadline_begin(&timeout, e->timeout_ns, e->clock);
-	kevent_deadline_begin(&min_wait, e->min_wait_ns, CLOCK_MONOTONIC);
+	kevent_deadline_begin(u, &timeout, e->timeout_ns, e->clock);
+	kevent_deadline_begin(u, &min_wait, e->min_wait_ns, CLOCK_MONOTONIC);
 	do {
 		r = kevent_sleep(u, min, news, &timeout, &min_wait);
 		if (r)
@@ -564,8 +533,8 @@ static noinline int kevent_await(struct kevent_user *u,
 		r = kevent_prepare(u, &news, &owes);
 		*late = kevent_deadline_passed(&timeout) || owes;
 	} while (!r && !*late && kevent_available(u) < *min);
-	kevent_deadline_end(&timeout);
-	kevent_deadline_end(&min_wait);
+	kevent_deadline_end(u, &timeout);
+	kevent_deadline_end(u, &min_wait);
 	return r;
 }
 

@@ -77,6 +77,7 @@ static int kevent_open(struct inode *inode, struct file *file)
 	INIT_LIST_HEAD(&u->spare);
 	INIT_DELAYED_WORK(&u->run_work, kevent_run_work);
 	kevent_copy_init(u);
+	kevent_alarm_init(u);
 	u->files = current->files;
 	init_waitqueue_head(&u->wait);
 	init_waitqueue_head(&u->poll_wait);
@@ -103,6 +104,7 @@ static int kevent_release(struct inode *inode, struct file *file)
 	cancel_delayed_work_sync(&u->test_work);
 	cancel_delayed_work_sync(&u->run_work);
 	irq_work_sync(&u->poll_work);
+	kevent_alarm_exit(u);
 	kevent_inode_free_group(u);
 	xa_destroy(&u->table);
 	if (u->ring) {

@@ -13,10 +13,13 @@
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <random>
 #include <thread>
+#include <vector>
 
 #include "kevent/vm/tests/fixture.h"
 #include "kevent/vm/tests/hostile.h"
@@ -355,6 +358,72 @@ TEST_F(WaitTest, TheTimeoutBeforeMinWait) {
   const int64_t start = NowNs();
   EXPECT_EQ(0, queue().Enter(&enter));
   EXPECT_LT(Elapsed(start), PatienceNs() / 2);
+}
+
+// The queue's alarm goes on when a wait is over (deadline.c): it must neither
+// end a later one nor keep it from ending.
+TEST_F(WaitTest, DeadlinesAfterAWaitThatEndedEarly) {
+  std::mt19937 dice(Seed());
+  auto below = [&](int64_t ns) { return static_cast<int64_t>(dice()) % ns; };
+  for (int turn = 0; turn < 60; ++turn) {
+    MustAdd(AddTimer(below(kMs)));
+    const int64_t far = turn % 3 == 0 ? 3600 * kSecond : below(12 * kMs);
+    int r = queue().Wait(1, far);
+    ASSERT_TRUE(r == 1 || (r == 0 && far < 3600 * kSecond));
+    ASSERT_EQ(1, queue().Wait(1, PatienceNs()));
+    kevent_entry entry;
+    ASSERT_TRUE(queue().Take(&entry));
+    const int64_t span = below(12 * kMs);
+    const int64_t start = NowNs();
+    ASSERT_EQ(0, queue().Wait(1, span));
+    EXPECT_GE(Elapsed(start), span) << "turn " << turn << ", after " << far;
+    EXPECT_LT(Elapsed(start), PatienceNs() / 2);
+  }
+}
+
+TEST_F(WaitTest, DeadlinesOfManyThreads) {
+  const uint32_t seed = Seed();
+  std::atomic<int> wrong = 0, in_time = 0;
+  std::atomic<int> running = 6;
+  std::vector<std::thread> threads;
+  for (uint32_t i = 0; i < 6; ++i) {
+    threads.emplace_back([&, i] {
+      std::mt19937 dice(seed + i);
+      for (int turn = 0; turn < 100; ++turn) {
+        const int64_t span = static_cast<int64_t>(dice()) % (4 * kMs);
+        const int64_t start = NowNs();
+        kevent_entry entry;
+        // Half of them are woken early, again and again.
+        const int r = i % 2 == 0 ? queue().Wait(queue().cq_entries(), span)
+                                 : queue().Copy({&entry, 1}, 1, span);
+        if (i % 2 == 1 && r == 1) continue;
+        if (r < 0 || Elapsed(start) < span) ++wrong;
+        if (Elapsed(start) < PatienceNs() / 2) ++in_time;
+      }
+      --running;
+    });
+  }
+  int poked = 0;
+  while (running > 0) {
+    queue().Ready(user_);
+    ++poked;
+    usleep(500);
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(0, wrong);
+  EXPECT_GE(in_time, 300);
+  EXPECT_GT(poked, 0);
+}
+
+TEST_F(WaitTest, ClosedWithItsAlarmSet) {
+  std::mt19937 dice(Seed());
+  for (int turn = 0; turn < 100; ++turn) {
+    Queue other;
+    ASSERT_EQ(0, other.Open());
+    kevent_sqe timer = AddTimer(static_cast<int64_t>(dice()) % (kMs / 4));
+    ASSERT_EQ(0, other.Make(&timer));
+    EXPECT_GE(other.Wait(1, static_cast<int64_t>(dice()) % (2 * kMs)), 0);
+  }
 }
 
 TEST_F(WaitTest, HugeTimeouts) {
