@@ -201,12 +201,11 @@ class Core {
   void AfterPoll();
   void RunPosts();
   void RunPopulated();
-  int Look(std::unique_lock<std::mutex>* lock, int64_t timeout, int64_t now,
+  int Look(std::unique_lock<std::mutex>* lock, int64_t until,
            const sigset_t* mask);
   void Follow(std::unique_lock<std::mutex>* lock, int64_t deadline);
   void HandOver();
   void HandToLeader();
-  int64_t PollTimeout(int64_t now, int64_t deadline);
   bool TakeWake();
   bool StartPopulate(SendfileOp* op, int64_t at, Residency residency);
   static void OnPopulated(void* context, PopulateJob* job);

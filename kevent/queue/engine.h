@@ -20,6 +20,9 @@ struct Pool;
 
 inline constexpr int64_t kPending = INT64_MIN;
 
+inline constexpr int64_t kPast = 0;
+// A time of CLOCK_MONOTONIC.
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -52,9 +55,9 @@ class Engine {
   virtual int Flush() = 0;
   // Hands what was started to the kernel, without waiting.
 
-  virtual int Poll(int64_t timeout_ns, const sigset_t* mask) = 0;
-  // Waits for kernel events, as long as `timeout_ns` (negative: no limit). 0 or
-  // -EINTR. With Sharing::kManyThreads it is called without the queue's lock,
+  virtual int Poll(int64_t until_ns, const sigset_t* mask) = 0;
+  // Waits for kernel events, until that time of CLOCK_MONOTONIC at the latest
+  // (kPast: not at all; INT64_MAX: no limit). 0 or -EINTR. With Sharing::kManyThreads it is called without the queue's lock,
   // by one thread at a time, and touches nothing that Start, Cancel and Arm
   // touch; otherwise it also does what Flush does.
   virtual void Process() = 0;

@@ -59,7 +59,7 @@ class EpollEngine final : public Engine {
   int AddPool(Pool* pool) override;
   void Provide(Pool* pool, uint16_t id) override { pool->free.push_back(id); }
   int Flush() override { return 0; }
-  int Poll(int64_t timeout_ns, const sigset_t* mask) override;
+  int Poll(int64_t until_ns, const sigset_t* mask) override;
   void Process() override;
   void Wake() override {
     uint64_t one = 1;
@@ -389,8 +389,9 @@ int64_t EpollEngine::StartSendfile(SendfileOp* op, Descriptor* d) {
 
 // --- Waiting.
 
-int EpollEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
+int EpollEngine::Poll(int64_t until_ns, const sigset_t* mask) {
   found_ = 0;
+  const int64_t timeout_ns = LeftNs(until_ns);
   int n;
   if (timeout_ns <= 0 && !mask) {
     n = epoll_wait(epoll_, events_, kBatch, timeout_ns < 0 ? -1 : 0);

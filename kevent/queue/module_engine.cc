@@ -74,7 +74,7 @@ class ModuleEngine final : public Engine {
   int AddPool(Pool* pool) override;
   void Provide(Pool* pool, uint16_t id) override;
   int Flush() override;
-  int Poll(int64_t timeout_ns, const sigset_t* mask) override;
+  int Poll(int64_t until_ns, const sigset_t* mask) override;
   void Process() override;
   void Wake() override;
   int PollableFd() override;
@@ -87,7 +87,7 @@ class ModuleEngine final : public Engine {
   uint32_t Flags() const {
     return __atomic_load_n(&ring_->flags, __ATOMIC_RELAXED);
   }
-  int Enter(uint32_t submit, uint32_t min, int64_t timeout_ns,
+  int Enter(uint32_t submit, uint32_t min, int64_t until_ns,
             const sigset_t* mask);
   int EnterAtOnce();
   int Control(std::span<kevent_sqe> changes) const;
@@ -101,7 +101,7 @@ class ModuleEngine final : public Engine {
   void HandleSlot(const kevent_entry& entry);
   void HandleCancel(const kevent_entry& entry);
   int OpenNest();
-  int PollNest(int64_t timeout_ns, const sigset_t* mask);
+  int PollNest(int64_t until_ns, const sigset_t* mask);
   int ArmNested(uint32_t index, Slot* slot);
   void DisarmNested(uint32_t index);
   void HandleNested();
@@ -193,13 +193,14 @@ void ModuleEngine::Unmap() {
 
 // --- Calls.
 
-int ModuleEngine::Enter(uint32_t submit, uint32_t min, int64_t timeout_ns,
+int ModuleEngine::Enter(uint32_t submit, uint32_t min, int64_t until_ns,
                         const sigset_t* mask) {
   kevent_enter enter = {};
   enter.size = sizeof enter;
   enter.to_submit = submit;
   enter.min = min;
-  enter.timeout_ns = timeout_ns;
+  enter.flags = KEVENT_ENTER_ABSOLUTE;
+  enter.timeout_ns = until_ns == INT64_MAX ? -1 : until_ns;
   enter.min_wait_ns = -1;
   enter.clock = CLOCK_MONOTONIC;
   if (mask) {
@@ -252,7 +253,7 @@ int ModuleEngine::Flush() {
 int ModuleEngine::EnterAtOnce() {
   int r;
   do {
-    r = Enter(InSubmission(), 0, 0, nullptr);
+    r = Enter(InSubmission(), 0, kPast, nullptr);
   } while (r == -EINTR);
   return r;
 }
@@ -598,7 +599,7 @@ void ModuleEngine::Provide(Pool* pool, uint16_t id) {
   }
   // Who waits in the kernel, or for our descriptor, is not told by Poll.
   if (core_->many_threads() || pollable_) {
-    Enter(0, 0, 0, nullptr);
+    Enter(0, 0, kPast, nullptr);
   } else {
     provided_ = true;
   }
@@ -606,7 +607,7 @@ void ModuleEngine::Provide(Pool* pool, uint16_t id) {
 
 // --- Waiting.
 
-int ModuleEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
+int ModuleEngine::Poll(int64_t until_ns, const sigset_t* mask) {
   uint32_t submit = 0;
   bool enter = Flags() & KEVENT_RING_PENDING;
   if (!core_->many_threads()) {
@@ -617,7 +618,7 @@ int ModuleEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
       // be read first.
       EnterAtOnce();
       if (InSubmission() == submit) {
-        timeout_ns = 0;
+        until_ns = kPast;
         break;
       }
       SubmitCancels();
@@ -629,17 +630,18 @@ int ModuleEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
   int r = 0;
   if (nests_.load(std::memory_order_acquire) > 0) {
     if (enter) EnterAtOnce();
-    r = PollNest(Unread() > 0 ? 0 : timeout_ns, mask);
-    if (r > 0) r = Enter(0, 0, 0, nullptr);
-  } else if (timeout_ns == 0 || Unread() > 0) {
-    if (enter) r = Enter(submit, 0, 0, mask);
+    r = PollNest(Unread() > 0 ? kPast : until_ns, mask);
+    if (r > 0) r = Enter(0, 0, kPast, nullptr);
+  } else if (until_ns == kPast || Unread() > 0) {
+    if (enter) r = Enter(submit, 0, kPast, mask);
   } else {
-    r = Enter(submit, 1, timeout_ns, mask);
+    r = Enter(submit, 1, until_ns, mask);
   }
   return r == -EINTR ? r : 0;
 }
 
-int ModuleEngine::PollNest(int64_t timeout_ns, const sigset_t* mask) {
+int ModuleEngine::PollNest(int64_t until_ns, const sigset_t* mask) {
+  const int64_t timeout_ns = LeftNs(until_ns);
   constexpr int64_t kSecond = 1'000'000'000;
   const timespec timeout = {timeout_ns / kSecond, timeout_ns % kSecond};
   nested_events_.resize(64);
@@ -739,7 +741,7 @@ void ModuleEngine::Shutdown() {
     sqe->user_data = kTagIgnore;
   }
   for (int turn = 0; in_kernel_ > 0 && turn < 1000; ++turn) {
-    if (Enter(InSubmission(), 0, 0, nullptr) == -EXDEV) break;
+    if (Enter(InSubmission(), 0, kPast, nullptr) == -EXDEV) break;
     uint32_t head = ring_->cq_head;
     for (; head != Acquire(ring_->cq_tail); ++head) {
       const kevent_entry& entry = cq_[head & cq_mask_];

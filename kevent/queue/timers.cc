@@ -28,6 +28,12 @@ int64_t NowNs(clockid_t clock) {
   return ts.tv_sec * kSecond + ts.tv_nsec;
 }
 
+int64_t LeftNs(int64_t until_ns) {
+  if (until_ns == INT64_MAX) return -1;
+  if (until_ns == kPast) return 0;
+  return std::max<int64_t>(until_ns - NowNs(CLOCK_MONOTONIC), 0);
+}
+
 Timers::~Timers() {
   for (Clock& clock : clocks_) {
     if (clock.fd >= 0) close(clock.fd);

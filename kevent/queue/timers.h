@@ -15,6 +15,9 @@ class Core;
 
 int64_t NowNs(clockid_t clock);
 
+int64_t LeftNs(int64_t until_ns);
+// Until that time of CLOCK_MONOTONIC; 0 if it is past, -1 for INT64_MAX.
+
 class Timers {
  public:
   explicit Timers(Core* core) : core_(core) {}

@@ -72,7 +72,7 @@ class UringEngine final : public Engine {
   int AddPool(Pool* pool) override;
   void Provide(Pool* pool, uint16_t id) override;
   int Flush() override;
-  int Poll(int64_t timeout_ns, const sigset_t* mask) override;
+  int Poll(int64_t until_ns, const sigset_t* mask) override;
   void Process() override;
   void Wake() override {
     uint64_t one = 1;
@@ -456,8 +456,7 @@ void UringEngine::RenewPollable() {
   static_cast<void>(r);
 }
 
-int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
-  __kernel_timespec ts = {timeout_ns / kSecond, timeout_ns % kSecond};
+int UringEngine::Poll(int64_t until_ns, const sigset_t* mask) {
   bool renewed = false;
   if (pollable_ >= 0) {
     uint64_t count;  // before the entries are looked at
@@ -468,11 +467,14 @@ int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
     }
   }
   if (core_->many_threads()) {
-    if (timeout_ns == 0 || io_uring_cq_ready(&ring_) > 0) return 0;
+    if (io_uring_cq_ready(&ring_) > 0) return 0;
+    const int64_t left_ns = LeftNs(until_ns);
+    if (left_ns == 0) return 0;
+    const __kernel_timespec ts = {left_ns / kSecond, left_ns % kSecond};
     io_uring_getevents_arg arg = {};
     arg.sigmask = reinterpret_cast<uintptr_t>(mask);
     arg.sigmask_sz = _NSIG / 8;
-    arg.ts = timeout_ns < 0 ? 0 : reinterpret_cast<uintptr_t>(&ts);
+    arg.ts = left_ns < 0 ? 0 : reinterpret_cast<uintptr_t>(&ts);
     int r = io_uring_enter2(static_cast<unsigned>(ring_.ring_fd), 0, 1,
                             IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
                             reinterpret_cast<sigset_t*>(&arg), sizeof arg);
@@ -481,7 +483,8 @@ int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
   Enable();
   int r;
   cancels_waiting_ = false;
-  if (timeout_ns == 0 || io_uring_cq_ready(&ring_) > 0) {
+  const int64_t left_ns = io_uring_cq_ready(&ring_) > 0 ? 0 : LeftNs(until_ns);
+  if (left_ns == 0) {
     constexpr unsigned kWork = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
     if (!renewed && io_uring_sq_ready(&ring_) == 0 &&
         !(__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & kWork)) {
@@ -490,15 +493,14 @@ int UringEngine::Poll(int64_t timeout_ns, const sigset_t* mask) {
     r = io_uring_submit_and_get_events(&ring_);
   } else {
     io_uring_cqe* cqe;
-    const int64_t end =
-        timeout_ns < 0 ? INT64_MAX : NowNs(CLOCK_MONOTONIC) + timeout_ns;
+    __kernel_timespec ts = {left_ns / kSecond, left_ns % kSecond};
     const unsigned submitted = io_uring_sq_ready(&ring_);
     r = io_uring_submit_and_wait_timeout(&ring_, &cqe, 1,
-                                         timeout_ns < 0 ? nullptr : &ts,
+                                         left_ns < 0 ? nullptr : &ts,
                                          const_cast<sigset_t*>(mask));
     // A call that has submitted something returns that and not why it ended.
     if (r >= 0 && submitted > 0 && io_uring_cq_ready(&ring_) == 0 &&
-        NowNs(CLOCK_MONOTONIC) < end) {
+        NowNs(CLOCK_MONOTONIC) < until_ns) {
       r = -EINTR;
     }
   }

@@ -210,34 +210,29 @@ bool Core::TakeWake() {
   return true;
 }
 
-int64_t Core::PollTimeout(int64_t now, int64_t deadline) {
-  int64_t until = std::min(deadline, timers_.earliest_ns());
-  if (until == INT64_MAX) return -1;
-  return until <= now ? 0 : until - now;
+// --- Waiting.
+
+// `ns` from now, on CLOCK_MONOTONIC.
+static int64_t After(int64_t ns) {
+  const int64_t now = NowNs(CLOCK_MONOTONIC);
+  return ns > INT64_MAX - now ? INT64_MAX : now + ns;
 }
 
-// --- Waiting.
+// The clock is not read for a time of its own: loops wait for that.
+static int64_t DeadlineOf(const Wait& wait) {
+  if (wait.timeout_ns < 0) return INT64_MAX;
+  if (wait.timeout_ns == 0) return kPast;
+  if (!wait.absolute) return After(wait.timeout_ns);
+  if (wait.clock == CLOCK_MONOTONIC) return wait.timeout_ns;
+  return After(std::max<int64_t>(wait.timeout_ns - NowNs(wait.clock), 0));
+}
 
 int Core::Enter(std::span<Entry> out, const Wait& wait) {
   if (!Timers::Knows(wait.clock)) return -EINVAL;
   size_t min = std::min(wait.min, out.size());
-  int64_t now = NowNs(CLOCK_MONOTONIC);
-  int64_t deadline = INT64_MAX;
-  if (wait.timeout_ns >= 0) {
-    int64_t left = wait.timeout_ns;
-    if (wait.absolute) {
-      const int64_t then =
-          wait.clock == CLOCK_MONOTONIC ? now : NowNs(wait.clock);
-      left = std::max<int64_t>(wait.timeout_ns - then, 0);
-    }
-    deadline = left > INT64_MAX - now ? INT64_MAX : now + left;
-  }
-  if (min == 0) deadline = now;
-  int64_t min_deadline = INT64_MAX;
-  if (wait.min_wait_ns >= 0) {
-    min_deadline =
-        wait.min_wait_ns > INT64_MAX - now ? INT64_MAX : now + wait.min_wait_ns;
-  }
+  const int64_t deadline = min == 0 ? kPast : DeadlineOf(wait);
+  const int64_t min_deadline =
+      wait.min_wait_ns < 0 ? INT64_MAX : After(wait.min_wait_ns);
   auto lock = Lock();
   ++stats_.enters;
 
@@ -250,7 +245,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
     if (many_threads_ && leader_) {
       // Another thread looks at the kernel.
       n += TakeLocked(out.subspan(n), true, call);
-      now = NowNs(CLOCK_MONOTONIC);
+      const int64_t now = NowNs(CLOCK_MONOTONIC);
       if (n >= min || now >= deadline || (n > 0 && now >= min_deadline)) break;
       if (TakeWake()) break;
       if (call != 0) HushTaken(call);
@@ -259,15 +254,16 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
       continue;
     }
     size_t there = n + (out.empty() ? 0 : Unread());
-    int64_t until = there > 0 ? std::min(deadline, min_deadline) : deadline;
     bool ready = there >= std::max<size_t>(min, 1);
-    int64_t timeout = ready || !runnable_.empty() || !yielded_.empty()
-                          ? 0
-                          : PollTimeout(now, until);
+    int64_t until = kPast;
+    if (!ready && runnable_.empty() && yielded_.empty()) {
+      until = std::min(deadline, timers_.earliest_ns());
+      if (there > 0) until = std::min(until, min_deadline);
+    }
     int r = 0;
     if (!ready || !looked) {
       if (call != 0) HushTaken(call);
-      r = Look(&lock, timeout, now, wait.signal_mask);
+      r = Look(&lock, until, wait.signal_mask);
       looked = true;
     }
     n += TakeLocked(out.subspan(n), true, call);
@@ -281,7 +277,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
       break;
     }
     if (TakeWake()) break;
-    now = NowNs(CLOCK_MONOTONIC);
+    const int64_t now = NowNs(CLOCK_MONOTONIC);
     if (now >= deadline || (n > 0 && now >= min_deadline)) break;
   }
   if (call != 0) EndTaking(call);
@@ -290,26 +286,26 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
   return static_cast<int>(n);
 }
 
-int Core::Look(std::unique_lock<std::mutex>* lock, int64_t timeout, int64_t now,
+int Core::Look(std::unique_lock<std::mutex>* lock, int64_t until,
                const sigset_t* mask) {
   if (many_threads_) engine_->Flush();
-  if (timeout != 0) {
+  if (until != kPast) {
     sleeping_.store(true);
     // Posted before that store: no wake-up was sent for it.
-    if (posted_.load() || woken_.load()) timeout = 0;
+    if (posted_.load() || woken_.load()) until = kPast;
   }
   ++stats_.waits;
-  if (timeout != 0) ++stats_.sleeps;
+  if (until != kPast) ++stats_.sleeps;
   int r;
   if (many_threads_) {
     leader_ = true;
-    leader_deadline_ = timeout < 0 ? INT64_MAX : now + timeout;
+    leader_deadline_ = until;
     lock->unlock();
-    r = engine_->Poll(timeout, mask);
+    r = engine_->Poll(until, mask);
     lock->lock();
     leader_ = false;
   } else {
-    r = engine_->Poll(timeout, mask);
+    r = engine_->Poll(until, mask);
   }
   if (!pollable()) sleeping_.store(false);
   AfterPoll();
