@@ -402,7 +402,9 @@ void kevent_chain_cut(struct kevent_chain *chain, const struct kevent_sqe *s);
 int kevent_recv_buffer(struct socket *sock, const struct kevent_pool *pool,
 		       u16 id);
 
-/* send.c */
+/* send.c, sendfile.c */
+#define KEVENT_PAGES	32	/* handed to a socket at a time */
+
 s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
 		      u64 bytes, bool more);
 

@@ -210,7 +210,8 @@ static long kevent_setup_call(struct kevent_user *u, void __user *argument)
 			   setup.sq_entries * sizeof(struct kevent_sqe));
 	setup.size = given;
 	setup.abi_version = KEVENT_ABI_VERSION;
-	setup.features = KEVENT_FEATURE_NAIO | KEVENT_FEATURE_PINNED_POOLS;
+	setup.features = KEVENT_FEATURE_NAIO | KEVENT_FEATURE_PINNED_POOLS |
+			 KEVENT_FEATURE_REFERENCE;
 	setup.ring_bytes = bytes;
 
 	mutex_lock(&u->mutex);

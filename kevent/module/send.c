@@ -28,6 +28,72 @@ static s64 kevent_send_rest(struct kevent_op *op, struct socket *sock,
 	}
 }
 
+/* Takes references to pages of `iter` and moves on. Returns how many. */
+static unsigned int kevent_get_pages(struct iov_iter *iter,
+				     struct bio_vec *to, unsigned int max,
+				     size_t *bytes)
+{
+	unsigned int n = 0;
+
+	*bytes = 0;
+	while (n < max && iov_iter_count(iter)) {
+		struct page *pages[KEVENT_PAGES];
+		size_t offset;
+		ssize_t got;
+		unsigned int i;
+
+		got = iov_iter_get_pages2(iter, pages, SIZE_MAX, max - n,
+					  &offset);
+		if (got <= 0)
+			break;
+		*bytes += got;
+		for (i = 0; got; i++, n++) {
+			to[n].bv_page = pages[i];
+			to[n].bv_offset = offset;
+			to[n].bv_len = min_t(size_t, got, PAGE_SIZE - offset);
+			got -= to[n].bv_len;
+			offset = 0;
+		}
+	}
+	return n;
+}
+
+/* The same by reference to the user's pages, where that can be. */
+static s64 kevent_send_references(struct kevent_op *op, struct socket *sock,
+				  struct msghdr *msg)
+{
+	const bool more = msg->msg_flags & MSG_MORE;
+	struct iov_iter *iter = &msg->msg_iter;
+
+	while (iov_iter_count(iter)) {
+		struct bio_vec pages[KEVENT_PAGES];
+		unsigned int n;
+		size_t bytes;
+		int r;
+
+		n = kevent_get_pages(iter, pages, KEVENT_PAGES, &bytes);
+		if (!n) /* it finds what is wrong, or is able to copy */
+			return kevent_send_rest(op, sock, msg);
+		r = kevent_send_pages(sock, pages, n, bytes,
+				      more || iov_iter_count(iter));
+		while (n)
+			put_page(pages[--n].bv_page);
+		if (r < 0)
+			return r;
+		op->done += r;
+		iov_iter_revert(iter, bytes - r);
+	}
+	return 0;
+}
+
+static s64 kevent_send_iter(struct kevent_op *op, struct socket *sock,
+			    struct msghdr *msg)
+{
+	if (op->events & KEVENT_SEND_REFERENCE && sock->type == SOCK_STREAM)
+		return kevent_send_references(op, sock, msg);
+	return kevent_send_rest(op, sock, msg);
+}
+
 s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
 		      u64 bytes, bool more)
 {
@@ -41,7 +107,7 @@ s64 kevent_send_bytes(struct kevent_op *op, struct socket *sock, u64 address,
 			  &msg.msg_iter);
 	if (r)
 		return r;
-	return kevent_send_rest(op, sock, &msg);
+	return kevent_send_iter(op, sock, &msg);
 }
 
 static s64 kevent_send_vector(struct kevent_op *op, struct socket *sock)
@@ -84,7 +150,7 @@ static s64 kevent_send_vector(struct kevent_op *op, struct socket *sock)
 		msg.msg_flags |= MSG_MORE;
 	iov_iter_init(&msg.msg_iter, ITER_SOURCE, iov, count, total);
 	iov_iter_advance(&msg.msg_iter, op->offset + op->done);
-	r = kevent_send_rest(op, sock, &msg);
+	r = kevent_send_iter(op, sock, &msg);
 out:
 	if (iov != fast)
 		kfree(iov);

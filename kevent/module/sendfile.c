@@ -36,7 +36,6 @@
 #define KEVENT_OPEN_TRIES 100
 /* So that with the header and the trailer it is a number. */
 #define KEVENT_MAX_LENGTH (LLONG_MAX - 2 * (u64)MAX_RW_COUNT)
-#define KEVENT_PAGES	32		/* handed to the socket at a time */
 
 struct kevent_read {
 	struct work_struct work;

@@ -41,7 +41,8 @@ bool kevent_op_valid(const struct kevent_sqe *s)
 		}
 		break;
 	case KEVENT_OP_SEND:
-		events = KEVENT_SEND_MORE | KEVENT_SEND_VECTOR;
+		events = KEVENT_SEND_MORE | KEVENT_SEND_VECTOR |
+			 KEVENT_SEND_REFERENCE;
 		arguments = 2;
 		if (s->events & KEVENT_SEND_VECTOR) {
 			arguments = 3;

@@ -52,14 +52,18 @@ class Engine {
   virtual void Provide(Pool* pool, uint16_t id) = 0;
   // A buffer is free again.
 
+  virtual bool SendsByReference() const { return false; }
+  // It has a way of its own to do so.
+
   virtual int Flush() = 0;
   // Hands what was started to the kernel, without waiting.
 
   virtual int Poll(int64_t until_ns, const sigset_t* mask) = 0;
   // Waits for kernel events, until that time of CLOCK_MONOTONIC at the latest
-  // (kPast: not at all; INT64_MAX: no limit). 0 or -EINTR. With Sharing::kManyThreads it is called without the queue's lock,
-  // by one thread at a time, and touches nothing that Start, Cancel and Arm
-  // touch; otherwise it also does what Flush does.
+  // (kPast: not at all; INT64_MAX: no limit). 0 or -EINTR. With
+  // Sharing::kManyThreads it is called without the queue's lock, by one thread
+  // at a time, and touches nothing that Start, Cancel and Arm touch; otherwise
+  // it also does what Flush does.
   virtual void Process() = 0;
   // Reports, under the lock, what Poll found.
 

@@ -74,6 +74,7 @@ class ModuleEngine final : public Engine {
   int AddPool(Pool* pool) override;
   void Provide(Pool* pool, uint16_t id) override;
   int Flush() override;
+  bool SendsByReference() const override { return references_; }
   int Poll(int64_t until_ns, const sigset_t* mask) override;
   void Process() override;
   void Wake() override;
@@ -95,6 +96,7 @@ class ModuleEngine final : public Engine {
   void SubmitCancels();
   static bool SendsInParts(const SendOp& op);
   bool SendNextPart(SendOp* op, int64_t sent);
+  bool ByReference(const SendOp& op) const;
   void SetSend(const SendOp& op, kevent_sqe* sqe);
   void SetSendfile(SendfileOp* op, kevent_sqe* sqe);
   void HandleOperation(Operation* op, const kevent_entry& entry);
@@ -122,6 +124,7 @@ class ModuleEngine final : public Engine {
   int nest_ = -1;  // epoll with fd_ and with what the module refuses to watch
   bool pollable_ = false;
   bool pins_ = false;                          // the kernel has pinned pools
+  bool references_ = false;                    // and sends by reference
   absl::flat_hash_map<uint32_t, int> nested_;  // by slot: a duplicate in nest_
   std::atomic<size_t> nests_{0};               // their number, for Poll
   std::vector<epoll_event> nested_events_;     // of the last Poll
@@ -156,6 +159,7 @@ absl::Status ModuleEngine::Init() {
     return absl::UnavailableError("kevent.ko is too old");
   }
   pins_ = setup.features & KEVENT_FEATURE_PINNED_POOLS;
+  references_ = setup.features & KEVENT_FEATURE_REFERENCE;
   void* map = mmap(nullptr, setup.ring_bytes, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_POPULATE, fd_, 0);
   if (map == MAP_FAILED) {
@@ -269,6 +273,7 @@ void ModuleEngine::Wake() {
 
 void ModuleEngine::SetSend(const SendOp& op, kevent_sqe* sqe) {
   sqe->opcode = KEVENT_OP_SEND;
+  if (ByReference(op)) sqe->events |= KEVENT_SEND_REFERENCE;
   if (SendsInParts(op)) {
     bool all;
     const iovec next = NextOf(op, &all);
@@ -288,6 +293,10 @@ void ModuleEngine::SetSend(const SendOp& op, kevent_sqe* sqe) {
 bool ModuleEngine::SendsInParts(const SendOp& op) {
   return op.pieces.size() == 1 ||
          TotalLength(op) > static_cast<int64_t>(kMaxTransfer);
+}
+
+bool ModuleEngine::ByReference(const SendOp& op) const {
+  return references_ && op.by_reference && TotalLength(op) >= kLeastByReference;
 }
 
 // False if that was its end.
@@ -333,9 +342,9 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
     core_->Starve(core_->PoolOf(pool), op);
     return kPending;
   }
-  if (op->opcode == Opcode::kSend) {
+  auto* send = op->opcode == Opcode::kSend ? static_cast<SendOp*>(op) : nullptr;
+  if (send && !ByReference(*send)) {
     // Most go out at once: then no entry has to come for them.
-    auto* send = static_cast<SendOp*>(op);
     int64_t r = TrySend(send, nullptr);
     if (r == 0) {
       return Fault(FaultPoint::kShortSendDone) ? TotalLength(*send)

@@ -156,10 +156,9 @@ class Queue {
 
   EngineKind engine() const;
   bool sends_by_reference();
-  // Whether SendOp::by_reference saves the copy: io_uring and epoll do where
-  // the process may vmsplice(2) and, now, has three descriptors to spare, which
-  // the queue then keeps; the module has its sendfile for that. It is never an
-  // error.
+  // Whether SendOp::by_reference saves the copy: the module does, and io_uring
+  // and epoll where the process may vmsplice(2) and, now, has three descriptors
+  // to spare, which the queue then keeps. It is never an error.
   const std::string& engine_reason() const;
   // Why this engine was chosen, and why not those before it; for a log.
 

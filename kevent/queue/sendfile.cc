@@ -79,7 +79,8 @@ int64_t Core::SendNow(SendOp* op, Descriptor* d) {
 }
 
 bool Core::SendsByReference() {
-  return kind_ != EngineKind::kModule && pages_.Open();
+  return kind_ == EngineKind::kModule ? engine_->SendsByReference()
+                                      : pages_.Open();
 }
 
 void Core::Uncork(int fd) {

@@ -14,9 +14,6 @@ namespace {
 constexpr size_t kPieces = 64;
 // Of a gather list, handed to the kernel at a time.
 
-constexpr int64_t kLeastByReference = 6 << 10;
-// Bytes below which a copy is cheaper than the second system call.
-
 int64_t Sum(std::span<const iovec> pieces) {
   int64_t sum = 0;
   for (const iovec& piece : pieces) sum += static_cast<int64_t>(piece.iov_len);

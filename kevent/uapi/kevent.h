@@ -268,7 +268,10 @@ enum kevent_opcode {
 	 * KEVENT_SEND_VECTOR of the arg[1] (at most KEVENT_MAX_VECTOR) pieces,
 	 * struct kevent_vector, there, but for the first arg[2] bytes of them.
 	 * result: bytes sent; fewer than all if it failed or was cancelled after
-	 * the first.
+	 * the first. With KEVENT_SEND_REFERENCE, for KEVENT_FEATURE_REFERENCE, a
+	 * stream socket may get the very pages, as by vmsplice(2) and splice(2):
+	 * they must not be written any more, also after the entry. They may be
+	 * unmapped.
 	 */
 	KEVENT_OP_SEND		= 19,
 
@@ -322,6 +325,7 @@ enum kevent_opcode {
 #define KEVENT_RECV_WAIT	0x0002
 #define KEVENT_SEND_MORE	0x0001	/* MSG_MORE of send(2) */
 #define KEVENT_SEND_VECTOR	0x0002
+#define KEVENT_SEND_REFERENCE	0x0004
 #define KEVENT_CANCEL_ANY	0x0001
 
 #define KEVENT_MAX_VECTOR	1024
@@ -493,6 +497,7 @@ struct kevent_ring {
 /* kevent_setup.features */
 #define KEVENT_FEATURE_NAIO	0x0001	/* opcodes from KEVENT_OP_ACCEPT on */
 #define KEVENT_FEATURE_PINNED_POOLS 0x0002 /* KEVENT_REGISTER_PINNED_POOL */
+#define KEVENT_FEATURE_REFERENCE 0x0004	/* KEVENT_SEND_REFERENCE */
 
 #define KEVENT_MAX_RING		32768	/* elements of either ring */
 #define KEVENT_DEFAULT_CQ	4096

@@ -448,6 +448,7 @@ class Caller {
           sqe.arg[0] = Address(pieces);
           sqe.arg[1] = dice_(5);
         }
+        if (dice_.OneIn(2)) sqe.events |= KEVENT_SEND_REFERENCE;
         break;
       case KEVENT_OP_SENDFILE:
         sqe.arg[0] = dice_.OneIn(8) ? dice_.Number() : dice_(100'000);

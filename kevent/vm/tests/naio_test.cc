@@ -233,6 +233,66 @@ TEST_F(NaioTest, SendOfMoreThanFits) {
   }
 }
 
+// The very pages, as writing to them afterwards shows, which nobody must do.
+TEST_F(NaioTest, SendByReference) {
+  constexpr size_t kBytes = 300'000;
+  for (uint32_t events : {0u, uint32_t{KEVENT_SEND_VECTOR}}) {
+    for (Pair& pair : std::array{TcpPair(), SocketPair(SOCK_STREAM)}) {
+      SCOPED_TRACE(events);
+      std::string text = Content(kBytes);
+      const kevent_vector pieces[] = {
+          {Address(text.data()), 5},
+          {Address(text.data() + 5), 0},
+          {Address(text.data() + 5), kBytes - 5},
+      };
+      kevent_sqe sqe = SendOf(pair.ours.get(), text, 1);
+      if (events != 0) {
+        sqe.arg[0] = Address(pieces);
+        sqe.arg[1] = 3;
+      }
+      sqe.events = static_cast<uint16_t>(events | KEVENT_SEND_REFERENCE);
+      Submit(sqe);
+      std::string got;
+      std::thread reader([&] { got = ReadAll(pair.peer.get(), kBytes); });
+      ExpectResult(1, kBytes);
+      reader.join();
+      EXPECT_TRUE(got == text);
+      text.resize(20'000);
+      sqe.arg[1] = events != 0 ? 1 : text.size();
+      const kevent_vector all = {Address(text.data()), text.size()};
+      if (events != 0) sqe.arg[0] = Address(&all);
+      Submit(sqe);
+      ExpectResult(1, 20'000);
+      std::fill(text.begin(), text.end(), '!');
+      EXPECT_TRUE(text == ReadAll(pair.peer.get(), text.size()));
+    }
+  }
+}
+
+TEST_F(NaioTest, ReferencesThatCannotBe) {
+  // Of no stream, and in memory that is partly not there.
+  Pair datagrams = SocketPair(SOCK_DGRAM);
+  std::string text = Content(10'000);
+  kevent_sqe sqe = SendOf(datagrams.ours.get(), text, 1);
+  sqe.events = KEVENT_SEND_REFERENCE;
+  Submit(sqe);
+  ExpectResult(1, 10'000);
+  EXPECT_TRUE(text == ReadAll(datagrams.peer.get(), text.size()));
+  Pair pair = TcpPair();
+  char* const map = static_cast<char*>(
+      mmap(nullptr, 8192, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
+  ASSERT_NE(MAP_FAILED, map);
+  ASSERT_EQ(0, munmap(map + 4096, 4096));
+  sqe = Operation(KEVENT_OP_SEND, pair.ours.get(), 1, Address(map), 8192);
+  sqe.events = KEVENT_SEND_REFERENCE;
+  Submit(sqe);
+  const kevent_entry entry = Next();
+  EXPECT_TRUE(entry.result == 4096 || entry.result == -EFAULT)
+      << Describe(entry);
+  munmap(map, 4096);
+}
+
 TEST_F(NaioTest, OrderAndWhatFollowsAShortSend) {
   Pair pair = TcpPair();
   const std::string big = Content(12 << 20), small = "small";
@@ -800,6 +860,11 @@ TEST_F(NaioTest, BadInput) {
     kevent_sqe vector = Operation(KEVENT_OP_SEND, fd, 1, address, 2);
     vector.events = KEVENT_SEND_VECTOR;
     EXPECT_EQ(-EFAULT, ResultOf(vector));
+    vector.events |= KEVENT_SEND_REFERENCE;
+    EXPECT_EQ(-EFAULT, ResultOf(vector));
+    kevent_sqe reference = Operation(KEVENT_OP_SEND, fd, 1, address, 8);
+    reference.events = KEVENT_SEND_REFERENCE;
+    EXPECT_EQ(-EFAULT, ResultOf(reference));
   }
   kevent_sqe cancel = Operation(KEVENT_OP_CANCEL, fd, 1, 1);
   cancel.flags = KEVENT_LINK;

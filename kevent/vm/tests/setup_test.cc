@@ -56,7 +56,8 @@ TEST_F(SetupTest, TellsWhatItChose) {
   EXPECT_EQ(uint32_t{KEVENT_DEFAULT_SQ}, setup.sq_entries);
   EXPECT_EQ(1u << 20, setup.max_interests);
   EXPECT_EQ(0u, setup.features & ~uint32_t{KEVENT_FEATURE_NAIO |
-                                           KEVENT_FEATURE_PINNED_POOLS});
+                                           KEVENT_FEATURE_PINNED_POOLS |
+                                           KEVENT_FEATURE_REFERENCE});
   EXPECT_EQ(0u, setup.ring_bytes % kPage);
   EXPECT_GE(setup.ring_bytes, sizeof(kevent_ring) +
                                   KEVENT_DEFAULT_CQ * sizeof(kevent_entry) +
