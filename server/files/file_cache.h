@@ -91,7 +91,7 @@ class Entry : private internal::Member, private internal::Link<Entry> {
   }
 
   // The owner's, zero at first; the cache neither reads nor writes them.
-  std::array<uint32_t, 3> owner_data = {};
+  std::array<uint32_t, 4> owner_data = {};
   const char* owner_text = nullptr;
   FileMemo memo;  // for sending from fd()
 

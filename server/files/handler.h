@@ -38,6 +38,9 @@ class StaticHandler final : public http::Handler {
 
   FileCache& cache() { return cache_; }
 
+  uint64_t wholes_made() const { return wholes_made_; }
+  // How often head and body were put together to be sent by one reference.
+
  private:
   void MakeHead(Entry& entry, std::string* head);
   void ServeDirectory(http::Exchange* x, const RequestPath& path);
@@ -47,7 +50,8 @@ class StaticHandler final : public http::Handler {
                   uint64_t length);
   void NotModified(http::Exchange* x, const Entry& entry);
   bool RefreshDate(http::Exchange* x, Entry* entry);
-  const char* DatedHead(http::Exchange* x, Entry* entry);
+  std::string_view Prepare(http::Exchange* x, Entry* entry);
+  bool MakeText(http::Exchange* x, Entry* entry, TextArena* arena);
   static void RespondErrno(http::Exchange* x, int error);
 
   loop::Loop* const loop_;
@@ -56,7 +60,11 @@ class StaticHandler final : public http::Handler {
   const Options options_;
   LoopWatchSource source_;
   FileCache cache_;
-  TextArena heads_;  // of bodies in pages
+  // Of bodies in pages. Apart, for the first take much more room: where that is
+  // held by slow clients, the others are still to be had.
+  TextArena wholes_;  // heads with their bodies
+  TextArena heads_;
+  uint64_t wholes_made_ = 0;
 };
 // Serves a directory tree: GET and HEAD, conditional requests, single ranges
 // (RFC 9110 sections 13 and 14), index files. Several ranges in one request are

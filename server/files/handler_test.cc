@@ -320,6 +320,43 @@ TEST_P(HandlerTest, FilesInDemandHaveACurrentDate) {
   }
 }
 
+// Asked for so often within a second that head and body lie in one piece; and
+// seldom again.
+TEST_P(HandlerTest, FilesInGreatDemand) {
+  Start();
+  for (size_t size : {6'144u, 65'536u}) {
+    const std::string text = Pattern(size);
+    const std::string name = std::to_string(size);
+    Put(name, text);
+    uint64_t before = 0;
+    uint64_t made = 0;
+    server_->Call([&] { before = handler_->wholes_made(); });
+    const auto start = Clock::now();
+    time_t last = 0;
+    while (made < before + 2 &&
+           Clock::now() - start < std::chrono::seconds(30)) {
+      for (int i = 0; i < 20; ++i) {
+        ClientResponse r = Get("/" + name);
+        ASSERT_EQ(r.status, 200);
+        ASSERT_TRUE(r.body == text);
+        const time_t date = ParseDate(r.Get("Date"));
+        EXPECT_GE(date, last);
+        last = date;
+      }
+      EXPECT_GE(last, time(nullptr) - 2);
+      server_->Call([&] { made = handler_->wholes_made(); });
+    }
+    EXPECT_GE(made, before + 2) << size;
+    if (size < 10'000) continue;
+    usleep(2'100'000);
+    ClientResponse r = Get("/" + name);
+    EXPECT_TRUE(r.body == text);
+    EXPECT_GE(ParseDate(r.Get("Date")), last + 2);
+    server_->Call([&] { before = handler_->wholes_made(); });
+    EXPECT_EQ(before, made) << "one request does not pay for a copy";
+  }
+}
+
 // What a slow client gets stays what it was, head and body.
 TEST_P(HandlerTest, FilesInDemandAreReplaced) {
   const std::string text = Pattern(128 << 10);

@@ -87,21 +87,26 @@ TextArena::Slab* TextArena::SlabOf(const char* text) {
 }
 
 char* TextArena::New(size_t size, void* owner) {
-  // The text follows its owner, and the next one begins aligned.
-  constexpr size_t kAlign = alignof(void*);
-  const size_t room = sizeof(owner) + (size + kAlign - 1) / kAlign * kAlign;
   if (size > kMaxText) return nullptr;
-  if (slab_ != nullptr && PageArena::kSlab - slab_->used < room) Retire();
+  // The text follows its owner.
+  const size_t align =
+      size > PageArena::kPage ? PageArena::kPage : sizeof owner;
+  const auto begin = [&](size_t used) {
+    return (used + sizeof(owner) + align - 1) / align * align;
+  };
+  if (slab_ != nullptr && begin(slab_->used) + size > PageArena::kSlab) {
+    Retire();
+  }
   if (slab_ == nullptr) {
     char* const memory = *full_ < kMaxFull ? MapSlab() : nullptr;
     if (memory == nullptr) return nullptr;
     slab_ = new (memory) Slab;
     slab_->used = sizeof(Slab);
   }
-  char* const text =
-      reinterpret_cast<char*>(slab_) + slab_->used + sizeof(owner);
+  const size_t at = begin(slab_->used);
+  char* const text = reinterpret_cast<char*>(slab_) + at;
   std::memcpy(text - sizeof(owner), &owner, sizeof(owner));
-  slab_->used += room;
+  slab_->used = at + size;
   return text;
 }
 

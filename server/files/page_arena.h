@@ -80,10 +80,10 @@ class PageArena : public std::enable_shared_from_this<PageArena> {
   std::vector<Slab> slabs_;
 };
 
-// Short texts that sockets may read on for long: each is written once, and its
-// place is not used again. Slabs are given back when they are full and no text
-// in them is lent. One thread only; texts may be given back when the object is
-// gone.
+// Texts that sockets may read on for long: each is written once, and its place
+// is not used again. One of more than a page begins with a page. Slabs are
+// given back when they are full and no text in them is lent. One thread only;
+// texts may be given back when the object is gone.
 class TextArena {
  public:
   // Full slabs that wait for a text to be given back, at most.
@@ -103,7 +103,7 @@ class TextArena {
   // is lent. Whatever `owner` says, Owner() tells. Null if there is no memory,
   // or too many slabs wait.
   char* New(size_t size, void* owner);
-  static constexpr size_t kMaxText = 4096;
+  static constexpr size_t kMaxText = PageArena::kSlab / 4;
   static void* Owner(const char* text);
 
   // While a text is lent, its memory stays. As many times each.

@@ -158,6 +158,32 @@ TEST(TextArenaTest, TextsStayAsTheyAre) {
   }
 }
 
+TEST(TextArenaTest, LongOnesBeginWithAPage) {
+  TextArena arena;
+  int owners[3];
+  std::vector<std::pair<char*, size_t>> texts;
+  for (size_t i = 0; i < 60; ++i) {
+    const size_t sizes[] = {100 + i, kPage, kPage + 1 + i * 1000};
+    for (size_t k = 0; k < 3; ++k) {
+      char* const text = arena.New(sizes[k], &owners[k]);
+      ASSERT_NE(nullptr, text);
+      if (sizes[k] > kPage) {
+        EXPECT_EQ(0u, reinterpret_cast<uintptr_t>(text) % kPage);
+      }
+      TextArena::Lend(text);
+      memset(text, static_cast<char>(i * 3 + k), sizes[k]);
+      texts.emplace_back(text, sizes[k]);
+    }
+  }
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto [text, size] = texts[i];
+    EXPECT_EQ(&owners[i % 3], TextArena::Owner(text));
+    EXPECT_TRUE(std::string(size, static_cast<char>(i)) ==
+                std::string(text, size));
+    TextArena::Return(text);
+  }
+}
+
 TEST(TextArenaTest, RefusesWhatIsTooLong) {
   TextArena arena;
   EXPECT_NE(nullptr, arena.New(TextArena::kMaxText, nullptr));
