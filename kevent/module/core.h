@@ -19,6 +19,7 @@
  *	locks of the source	held by the kernel around our callbacks
  *	kevent_user.lock	spinlock, irq-safe: the ring and all lists
  *	kevent_user.wait.lock	within wake-ups
+ *	kevent_user.alarm_lock	spinlock, irq-safe (deadline.c); alone
  * mmap_lock is taken below either mutex (page faults, accounting), never above.
  * Below copy_lock a source's lock is taken by ourselves: the socket's spinlock.
  *

@@ -9,7 +9,7 @@
  * for this one wait.
  */
 #include <linux/hrtimer.h>
-#include <linux/sched.h>
+#include <linux/sched/rt.h>
 
 #include "core.h"
 
@@ -86,7 +86,10 @@ void kevent_deadline_begin(struct kevent_user *u, struct kevent_deadline *d,
 	d->until = ns;
 	d->slack = current->timer_slack_ns;
 	d->task = current;
-	if (clock == CLOCK_MONOTONIC && kevent_alarm_take(u, d)) {
+	/* With PREEMPT_RT a real-time thread's own timer rings in hard interrupt. */
+	if (clock == CLOCK_MONOTONIC &&
+	    !(IS_ENABLED(CONFIG_PREEMPT_RT) && rt_task(current)) &&
+	    kevent_alarm_take(u, d)) {
 		d->kind = KEVENT_DEADLINE_ALARM;
 		return;
 	}

@@ -5,6 +5,7 @@
 #include <linux/task_work.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "core.h"
 
 /*
@@ -500,12 +501,14 @@ static ktime_t kevent_now(clockid_t clock)
 	}
 }
 
-/* Turns spans into times, once: the call may sleep more than once. */
+/* Makes times of the kernel of all, once: the call may sleep more than once. */
 static void kevent_make_absolute(struct kevent_enter *e)
 {
-	if (e->timeout_ns > 0 && !(e->flags & KEVENT_ENTER_ABSOLUTE))
-		e->timeout_ns = ktime_add_safe(kevent_now(e->clock),
-					       e->timeout_ns);
+	if (e->timeout_ns > 0)
+		e->timeout_ns = e->flags & KEVENT_ENTER_ABSOLUTE ?
+					kevent_host_time(e->clock, e->timeout_ns) :
+					ktime_add_safe(kevent_now(e->clock),
+						       e->timeout_ns);
 	e->flags |= KEVENT_ENTER_ABSOLUTE;
 	if (e->min_wait_ns > 0)
 		e->min_wait_ns = ktime_add_safe(ktime_get(), e->min_wait_ns);

@@ -58,7 +58,10 @@ static unsigned int kevent_get_pages(struct iov_iter *iter,
 	return n;
 }
 
-/* The same by reference to the user's pages, where that can be. */
+/*
+ * The same by reference to the user's pages. Others than TCP have ways of their own
+ * to wait, and to cut messages.
+ */
 static s64 kevent_send_references(struct kevent_op *op, struct socket *sock,
 				  struct msghdr *msg)
 {
@@ -78,8 +81,8 @@ static s64 kevent_send_references(struct kevent_op *op, struct socket *sock,
 				      more || iov_iter_count(iter));
 		while (n)
 			put_page(pages[--n].bv_page);
-		if (r < 0)
-			return r;
+		if (r <= 0)
+			return r ?: -EMSGSIZE;
 		op->done += r;
 		iov_iter_revert(iter, bytes - r);
 	}
@@ -89,7 +92,8 @@ static s64 kevent_send_references(struct kevent_op *op, struct socket *sock,
 static s64 kevent_send_iter(struct kevent_op *op, struct socket *sock,
 			    struct msghdr *msg)
 {
-	if (op->events & KEVENT_SEND_REFERENCE && sock->type == SOCK_STREAM)
+	if (op->events & KEVENT_SEND_REFERENCE && msg_data_left(msg) &&
+	    kevent_is_plain_tcp(sock->sk))
 		return kevent_send_references(op, sock, msg);
 	return kevent_send_rest(op, sock, msg);
 }

@@ -2,6 +2,7 @@
 /* Timers, each an hrtimer of its own. */
 #include <linux/hrtimer.h>
 
+#include "compat.h"
 #include "core.h"
 
 /*
@@ -60,7 +61,11 @@ static void kevent_timer_start(struct kevent *k, const struct kevent_sqe *s)
 	k->timer.timer.function = kevent_timer_fired;
 	k->timer.period = s->arg[1];
 	k->timer.stopped = false;
-	hrtimer_start(&k->timer.timer, s->arg[0], mode);
+	hrtimer_start(&k->timer.timer,
+		      s->flags & KEVENT_ABSOLUTE ?
+			      kevent_host_time(k->timer.clock, s->arg[0]) :
+			      s->arg[0],
+		      mode);
 }
 
 static int kevent_timer_add(struct kevent *k, const struct kevent_sqe *s)

@@ -154,7 +154,7 @@ struct SendOp : Operation {
   bool more = false;  // MSG_MORE: another send follows at once
   bool by_reference = false;
   // The socket may get the very pages instead of a copy, which is cheaper from
-  // about 8 KiB on (Queue::sends_by_reference). Then the bytes must never
+  // 6 KiB on (Queue::sends_by_reference). Then the bytes must never
   // change any more, also after the last entry: the network goes on reading
   // them, and nobody tells for how long. They may be unmapped (munmap(2),
   // MADV_DONTNEED); memory of an allocator that would be used again may not be

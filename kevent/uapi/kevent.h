@@ -269,7 +269,7 @@ enum kevent_opcode {
 	 * struct kevent_vector, there, but for the first arg[2] bytes of them.
 	 * result: bytes sent; fewer than all if it failed or was cancelled after
 	 * the first. With KEVENT_SEND_REFERENCE, for KEVENT_FEATURE_REFERENCE, a
-	 * stream socket may get the very pages, as by vmsplice(2) and splice(2):
+	 * socket of TCP may get the very pages, as by vmsplice(2) and splice(2):
 	 * they must not be written any more, also after the entry. They may be
 	 * unmapped.
 	 */

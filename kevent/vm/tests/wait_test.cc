@@ -3,6 +3,7 @@
 // How entries reach who waits for them: by the mapped ring without any call, by
 // poll(2), by KEVENT_ENTER.
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <poll.h>
 #include <pthread.h>
@@ -275,6 +276,47 @@ TEST_F(WaitTest, AbsoluteTimeout) {
       EXPECT_EQ(0, queue().Enter(&enter));
       EXPECT_LT(Elapsed(start), PatienceNs() / 2);
     }
+  }
+}
+
+// Its clocks are ahead of the kernel's, or behind.
+TEST_F(WaitTest, AbsoluteTimesInATimeNamespace) {
+  if (getuid() != 0) GTEST_SKIP() << "namespaces need root";
+  for (const char* offset : {"1000 0", "-1 0"}) {
+    Child outer([&] {
+      if (unshare(CLONE_NEWTIME) != 0) _exit(2);
+      Fd offsets(open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC));
+      const std::string text =
+          std::string("monotonic ") + offset + "\nboottime " + offset + "\n";
+      if (write(offsets.get(), text.data(), text.size()) < 0) _exit(3);
+      Child inner([] {
+        Queue own;
+        if (own.Open() != 0) _exit(4);
+        for (int clock : {CLOCK_MONOTONIC, CLOCK_BOOTTIME}) {
+          kevent_enter enter = MakeEnter();
+          enter.min = 1;
+          enter.flags = KEVENT_ENTER_ABSOLUTE;
+          enter.clock = static_cast<uint32_t>(clock);
+          enter.timeout_ns = NowNs(clock) + 30 * kMs;
+          if (own.Enter(&enter) != 0) _exit(5);
+          if (NowNs(clock) < enter.timeout_ns) _exit(6);
+          if (NowNs(clock) > enter.timeout_ns + 10 * kSecond) _exit(7);
+          const int64_t at = NowNs(clock) + 30 * kMs;
+          kevent_sqe timer = AddTimer(at, 0, KEVENT_ABSOLUTE, 1, clock);
+          if (own.Make(&timer) != 0) _exit(8);
+          if (own.Wait(1, 10 * kSecond) != 1) _exit(9);
+          if (NowNs(clock) < at) _exit(10);
+          kevent_entry entry;
+          if (!own.Take(&entry)) _exit(11);
+        }
+      });
+      const int status = inner.Wait();
+      _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 12);
+    });
+    const int status = outer.Wait();
+    ASSERT_TRUE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 2) GTEST_SKIP() << "no time namespaces";
+    EXPECT_EQ(0, WEXITSTATUS(status)) << offset;
   }
 }
 
