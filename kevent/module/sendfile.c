@@ -13,6 +13,7 @@
 #include <linux/cred.h>
 #include <linux/fadvise.h>
 #include <linux/fs.h>
+#include <linux/kthread.h>
 #include <linux/magic.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
@@ -45,6 +46,7 @@ struct kevent_read {
 	struct file *file;	/* held */
 	const struct cred *cred; /* held, of the submitter; it reads as he may */
 	struct mem_cgroup *memcg; /* held, his */
+	struct cgroup_subsys_state *io; /* held, his: what reading is charged to */
 	loff_t at;
 	char *data;		/* of a copy */
 	size_t room;
@@ -69,6 +71,8 @@ static void kevent_read_free(struct kevent_read *read)
 	kfree(read->name);
 	put_cred(read->cred);
 	mem_cgroup_put(read->memcg);
+	if (read->io)
+		css_put(read->io);
 	if (read->account)
 		kevent_account_put(read->account);
 	kfree(read);
@@ -84,6 +88,7 @@ static struct kevent_read *kevent_read_alloc(const struct kevent_op *op)
 	INIT_LIST_HEAD(&read->waiting);
 	read->cred = get_cred(op->cred);
 	read->memcg = get_mem_cgroup_from_mm(current->mm);
+	read->io = kevent_io_cgroup(current->mm);
 	return read;
 }
 
@@ -209,6 +214,7 @@ static void kevent_read_work(struct work_struct *work)
 	struct kevent_op *op;
 	char byte;
 
+	kthread_associate_blkcg(read->io);
 	if (read->name) {
 		opened = kevent_open_work(read);
 	} else if (read->data) {
@@ -219,6 +225,7 @@ static void kevent_read_work(struct work_struct *work)
 			    POSIX_FADV_WILLNEED);
 		read->got = kevent_read_some(read->file, &byte, 1, read->at);
 	}
+	kthread_associate_blkcg(NULL);
 	set_active_memcg(memcg);
 	revert_creds(saved);
 	spin_lock(&kevent_read_lock);

@@ -7,9 +7,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -264,6 +268,57 @@ TEST_F(NaioTest, AUnixSocketTellsWhoHasSent) {
   while (peer.Read()) {
   }
   EXPECT_EQ(text.size(), peer.bytes());
+}
+
+bool WriteFile(const std::string& path, const std::string& text) {
+  Fd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  return write(file.get(), text.data(), text.size()) ==
+         static_cast<ssize_t>(text.size());
+}
+
+// What a reader of the kernel reads counts as read by who has asked for it.
+TEST_F(NaioTest, ReadingIsLimitedByTheGroup) {
+  if (getuid() != 0) GTEST_SKIP() << "groups need root";
+  constexpr int64_t kRate = 4 << 20;  // bytes a second
+  const std::string groups = TempFolder() + "/groups";
+  struct stat disk;
+  ASSERT_EQ(0, stat(TempFolder().c_str(), &disk));
+  mkdir(groups.c_str(), 0755);
+  ASSERT_EQ(0, mount("none", groups.c_str(), "cgroup2", 0, nullptr))
+      << strerror(errno);
+  const std::string group = groups + "/slow";
+  mkdir(group.c_str(), 0755);
+  const std::string limit = std::to_string(major(disk.st_dev)) + ":" +
+                            std::to_string(minor(disk.st_dev)) +
+                            " rbps=" + std::to_string(kRate);
+  ASSERT_TRUE(WriteFile(groups + "/cgroup.subtree_control", "+io"));
+  const bool limited = WriteFile(group + "/io.max", limit);
+  if (limited) {
+    Child child([&] {
+      if (!WriteFile(group + "/cgroup.procs", "0")) _exit(2);
+      Queue own;
+      if (own.Open() != 0) _exit(3);
+      const std::string content = Content(3 * kRate);
+      TestFile file(TempFolder(), content);
+      file.MakeCold();
+      Pair pair = TcpPair();
+      const int64_t start = NowNs();
+      own.Put(
+          Sendfile(pair.ours.get(), file.fd(), 0, content.size(), nullptr, 1));
+      own.Submit(1);
+      // A worker sends, since nobody is in KEVENT_ENTER.
+      if (ReadAll(pair.peer.get(), content.size()) != content) _exit(3);
+      // It begins with some credit.
+      _exit(NowNs() - start > 3 * kSecond / 2 ? 0 : 4);
+    });
+    const int status = child.Wait();
+    EXPECT_TRUE(WIFEXITED(status)) << status;
+    EXPECT_EQ(0, WEXITSTATUS(status)) << "2: group, 3: bytes, 4: too quick";
+  }
+  rmdir(group.c_str());
+  umount(groups.c_str());
+  rmdir(groups.c_str());
+  if (!limited) GTEST_SKIP() << "no limits of reading on " << limit;
 }
 
 TEST_F(NaioTest, AUnixListenerTellsWhoHasConnected) {
