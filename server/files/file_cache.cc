@@ -368,7 +368,7 @@ bool FileCache::ReadBody(Entry* entry, const OpenedFile& file,
   if (into_pages) {
     if (size > options_.max_total_body_bytes) return false;
     pages = arena_->Take(size);
-    if (!pages || !MakeRoomForBytes(pages.size())) return false;
+    if (!pages) return false;
   } else if (!MakeRoomForBytes(before + size)) {
     return false;
   }
@@ -377,6 +377,7 @@ bool FileCache::ReadBody(Entry* entry, const OpenedFile& file,
   char* const to = into_pages ? pages.data() : buffer.get() + before;
   switch (ReadAt(file.fd(), 0, to, size, !tree_.IsRemote(file))) {
     case ReadResult::kWhole:
+      if (into_pages && !MakeRoomForBytes(pages.size())) return false;
       entry->buffer_ = std::move(buffer);
       entry->pages_ = std::move(pages);
       return true;

@@ -116,7 +116,7 @@ class Entry : private internal::Member, private internal::Link<Entry> {
   // The body was not in the page cache; it may be next time.
   bool body_was_cold_ = false;
   uint16_t uses_left_ = 0;  // until the body goes into pages; 0: not counted
-  uint8_t cold_tries_ = 0;  // when that was tried and the body was cold
+  uint8_t cold_tries_ = 0;  // how often the body was cold then
   int error_ = 0;
   int fd_ = -1;
   uint32_t variant_ = 0;

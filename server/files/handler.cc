@@ -33,6 +33,9 @@ constexpr uint32_t kWhole = 1u << 31;
 // One reference instead of two saves what copying 2 KiB takes.
 constexpr size_t kBytesPerUse = 512;
 
+// For a slab of such copies, at least.
+constexpr uint32_t kSecondsForSlab = 2;
+
 uint32_t DateOffset(const Entry& entry) { return entry.owner_data[0] & 0xffff; }
 
 // Lends an entry to a response, which gives it back when it is out.
@@ -288,6 +291,20 @@ bool StaticHandler::MakeText(Exchange* x, Entry* entry, TextArena* arena) {
   return true;
 }
 
+// There is a new slab every few seconds at most: clients that do not read keep
+// slabs, by a part of them, for as long as they are not reset.
+bool StaticHandler::MakeWhole(Exchange* x, Entry* entry, uint32_t second) {
+  const size_t size = entry->head().size() + entry->body().size();
+  if (size > TextArena::kMaxText) return false;
+  if (!wholes_.HasRoom(size)) {
+    if (second - wholes_slab_ < kSecondsForSlab) return false;
+    wholes_slab_ = second;
+  }
+  if (!MakeText(x, entry, &wholes_)) return false;
+  ++wholes_made_;
+  return true;
+}
+
 // The ready-made head with the date of now, in memory that stays as it is; with
 // the body behind it if it is asked for so often that the copy pays: the socket
 // takes one piece for less than two. Empty if there is no memory to be had.
@@ -305,14 +322,15 @@ std::string_view StaticHandler::Prepare(Exchange* x, Entry* entry) {
   if (made && was_whole) return {entry->owner_text, head + body};
   const size_t pays = body / kBytesPerUse;
   if (made && uses < pays) return {entry->owner_text, head};
+  // A copy that was lost with its slab must have paid before there is another.
   // In the second before as often as that, and again: it will be in this one.
-  const bool often = dated == second ? was_whole || uses >= pays
-                                     : dated + 1 == second && was_whole &&
-                                           (uses & ~kWhole) >= 2 * pays;
+  const size_t used = uses & ~kWhole;
+  const bool often = dated == second
+                         ? used >= pays
+                         : dated + 1 == second && was_whole && used >= 2 * pays;
   uses = 0;
   dated = second;
-  if (often && MakeText(x, entry, &wholes_)) {
-    ++wholes_made_;
+  if (often && MakeWhole(x, entry, second)) {
     uses = kWhole;
     return {entry->owner_text, head + body};
   }

@@ -51,6 +51,7 @@ class StaticHandler final : public http::Handler {
   void NotModified(http::Exchange* x, const Entry& entry);
   bool RefreshDate(http::Exchange* x, Entry* entry);
   std::string_view Prepare(http::Exchange* x, Entry* entry);
+  bool MakeWhole(http::Exchange* x, Entry* entry, uint32_t second);
   bool MakeText(http::Exchange* x, Entry* entry, TextArena* arena);
   static void RespondErrno(http::Exchange* x, int error);
 
@@ -65,6 +66,7 @@ class StaticHandler final : public http::Handler {
   TextArena wholes_;  // heads with their bodies
   TextArena heads_;
   uint64_t wholes_made_ = 0;
+  uint32_t wholes_slab_ = 0;  // second of the last new slab of these
 };
 // Serves a directory tree: GET and HEAD, conditional requests, single ranges
 // (RFC 9110 sections 13 and 14), index files. Several ranges in one request are

@@ -357,6 +357,28 @@ TEST_P(HandlerTest, FilesInGreatDemand) {
   }
 }
 
+// More of them than there is room for: they must not push each other out, with
+// a copy for each request.
+TEST_P(HandlerTest, TooManyFilesInGreatDemand) {
+  constexpr int kFiles = 300;
+  constexpr uint64_t kInASlab = 256;  // at most
+  const std::string text = Pattern(6'144);
+  for (int i = 0; i < kFiles; ++i) Put(std::to_string(i), text);
+  Start();
+  const auto start = Clock::now();
+  int requests = 0;
+  while (Clock::now() - start < std::chrono::milliseconds(2'500)) {
+    ClientResponse r = Get("/" + std::to_string(requests++ % kFiles));
+    ASSERT_TRUE(r.body == text);
+  }
+  const int64_t seconds = (Clock::now() - start) / std::chrono::seconds(1);
+  uint64_t made = 0;
+  server_->Call([&] { made = handler_->wholes_made(); });
+  // A slab every two seconds, and two of them just so.
+  EXPECT_LE(made, kInASlab * (static_cast<uint64_t>(seconds) / 2 + 2))
+      << requests << " requests";
+}
+
 // What a slow client gets stays what it was, head and body.
 TEST_P(HandlerTest, FilesInDemandAreReplaced) {
   const std::string text = Pattern(128 << 10);

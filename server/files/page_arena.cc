@@ -81,29 +81,33 @@ void PageArena::Give(char* data, size_t pages) {
   }
 }
 
+// Where a text begins, in bytes of its slab: behind its owner.
+size_t TextArena::BeginOf(size_t used, size_t size) {
+  const size_t align =
+      size > PageArena::kPage ? PageArena::kPage : sizeof(void*);
+  return (used + sizeof(void*) + align - 1) / align * align;
+}
+
 TextArena::Slab* TextArena::SlabOf(const char* text) {
   return reinterpret_cast<Slab*>(reinterpret_cast<uintptr_t>(text) &
                                  ~uintptr_t{PageArena::kSlab - 1});
 }
 
+bool TextArena::HasRoom(size_t size) const {
+  return slab_ != nullptr &&
+         BeginOf(slab_->used, size) + size <= PageArena::kSlab;
+}
+
 char* TextArena::New(size_t size, void* owner) {
   if (size > kMaxText) return nullptr;
-  // The text follows its owner.
-  const size_t align =
-      size > PageArena::kPage ? PageArena::kPage : sizeof owner;
-  const auto begin = [&](size_t used) {
-    return (used + sizeof(owner) + align - 1) / align * align;
-  };
-  if (slab_ != nullptr && begin(slab_->used) + size > PageArena::kSlab) {
-    Retire();
-  }
+  if (slab_ != nullptr && !HasRoom(size)) Retire();
   if (slab_ == nullptr) {
     char* const memory = *full_ < kMaxFull ? MapSlab() : nullptr;
     if (memory == nullptr) return nullptr;
     slab_ = new (memory) Slab;
     slab_->used = sizeof(Slab);
   }
-  const size_t at = begin(slab_->used);
+  const size_t at = BeginOf(slab_->used, size);
   char* const text = reinterpret_cast<char*>(slab_) + at;
   std::memcpy(text - sizeof(owner), &owner, sizeof(owner));
   slab_->used = at + size;

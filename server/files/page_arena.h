@@ -82,7 +82,8 @@ class PageArena : public std::enable_shared_from_this<PageArena> {
 
 // Texts that sockets may read on for long: each is written once, and its place
 // is not used again. One of more than a page begins with a page. Slabs are
-// given back when they are full and no text in them is lent. One thread only;
+// given back when they are full and no text in them is lent; one that is a huge
+// page stays where it is until no socket has a part of it. One thread only;
 // texts may be given back when the object is gone.
 class TextArena {
  public:
@@ -104,6 +105,8 @@ class TextArena {
   // or too many slabs wait.
   char* New(size_t size, void* owner);
   static constexpr size_t kMaxText = PageArena::kSlab / 4;
+  // Whether it would go into the current slab.
+  bool HasRoom(size_t size) const;
   static void* Owner(const char* text);
 
   // While a text is lent, its memory stays. As many times each.
@@ -118,6 +121,7 @@ class TextArena {
   };
 
   static Slab* SlabOf(const char* text);
+  static size_t BeginOf(size_t used, size_t size);
   static void Unmap(Slab* slab);
   void Retire();
 
