@@ -284,8 +284,10 @@ TEST_F(NaioTest, ReadingIsLimitedByTheGroup) {
   struct stat disk;
   ASSERT_EQ(0, stat(TempFolder().c_str(), &disk));
   mkdir(groups.c_str(), 0755);
-  ASSERT_EQ(0, mount("none", groups.c_str(), "cgroup2", 0, nullptr))
-      << strerror(errno);
+  if (mount("none", groups.c_str(), "cgroup2", 0, nullptr) != 0) {
+    rmdir(groups.c_str());
+    GTEST_SKIP() << "no groups: " << strerror(errno);
+  }
   const std::string group = groups + "/slow";
   mkdir(group.c_str(), 0755);
   const std::string limit = std::to_string(major(disk.st_dev)) + ":" +
