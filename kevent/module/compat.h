@@ -5,16 +5,13 @@
 
 #include <linux/mm.h>
 #include <linux/bvec.h>
-#include <linux/cgroup.h>
 #include <linux/fsnotify.h>
 #include <linux/ima.h>
 #include <linux/namei.h>
 #include <linux/security.h>
 #include <linux/net.h>
 #include <linux/pagemap.h>
-#include <linux/overflow.h>
 #include <linux/sched/signal.h>
-#include <linux/time_namespace.h>
 #include <linux/uio.h>
 #include <linux/version.h>
 #include <net/sock.h>
@@ -57,45 +54,6 @@ static inline int kevent_dequeue_signal(sigset_t *mask, kernel_siginfo_t *info)
 int vfs_path_lookup(struct dentry *dentry, struct vfsmount *mnt,
 		    const char *name, unsigned int flags, struct path *path);
 #endif
-
-/*
- * A time of the caller's clock as a time of the kernel's: the clocks of a time
- * namespace are ahead, or behind. Context: process, the caller.
- */
-static inline s64 kevent_host_time(clockid_t clock, s64 ns)
-{
-	struct timespec64 ahead = {};
-	s64 result;
-
-	if (clock == CLOCK_MONOTONIC)
-		timens_add_monotonic(&ahead);
-	else if (clock == CLOCK_BOOTTIME)
-		timens_add_boottime(&ahead);
-	if (check_sub_overflow(ns, timespec64_to_ns(&ahead), &result))
-		return KTIME_MAX;
-	return max(result, 0LL);
-}
-
-/*
- * Whose limits of input and output hold for what a process reads, with a reference;
- * NULL without such groups. As get_mem_cgroup_from_mm(). Context: process.
- */
-static inline struct cgroup_subsys_state *kevent_io_cgroup(struct mm_struct *mm)
-{
-	struct cgroup_subsys_state *css = NULL;
-#if defined(CONFIG_BLK_CGROUP) && defined(CONFIG_MEMCG)
-	struct task_struct *owner;
-
-	rcu_read_lock();
-	owner = rcu_dereference(mm->owner);
-	if (owner)
-		css = task_css(owner, io_cgrp_id);
-	if (css && !css_tryget(css))
-		css = NULL;
-	rcu_read_unlock();
-#endif
-	return css;
-}
 
 /* One span of user memory. `iov` must live as long as `iter`. */
 static inline int kevent_import(int direction, void __user *address,

@@ -256,6 +256,7 @@ struct kevent_deadline {
 };
 
 /* deadline.c */
+s64 kevent_host_time(clockid_t clock, s64 ns);
 void kevent_alarm_init(struct kevent_user *u);
 void kevent_alarm_exit(struct kevent_user *u);
 void kevent_deadline_begin(struct kevent_user *u, struct kevent_deadline *d,

@@ -9,9 +9,29 @@
  * for this one wait.
  */
 #include <linux/hrtimer.h>
+#include <linux/overflow.h>
 #include <linux/sched/rt.h>
+#include <linux/time_namespace.h>
 
 #include "core.h"
+
+/*
+ * A time of the caller's clock as a time of the kernel's: the clocks of a time
+ * namespace are ahead, or behind. Context: process, the caller.
+ */
+s64 kevent_host_time(clockid_t clock, s64 ns)
+{
+	struct timespec64 ahead = {};
+	s64 result;
+
+	if (clock == CLOCK_MONOTONIC)
+		timens_add_monotonic(&ahead);
+	else if (clock == CLOCK_BOOTTIME)
+		timens_add_boottime(&ahead);
+	if (check_sub_overflow(ns, timespec64_to_ns(&ahead), &result))
+		return KTIME_MAX;
+	return max(result, 0LL);
+}
 
 /* Context: u->alarm_lock held, interrupts off. */
 static void kevent_alarm_set(struct kevent_user *u,

@@ -5,7 +5,6 @@
 #include <linux/task_work.h>
 #include <linux/uaccess.h>
 
-#include "compat.h"
 #include "core.h"
 
 /*

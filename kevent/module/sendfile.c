@@ -10,6 +10,7 @@
  * the worker reads into a buffer.
  */
 #include <linux/bvec.h>
+#include <linux/cgroup.h>
 #include <linux/cred.h>
 #include <linux/fadvise.h>
 #include <linux/fs.h>
@@ -76,6 +77,27 @@ static void kevent_read_free(struct kevent_read *read)
 	if (read->account)
 		kevent_account_put(read->account);
 	kfree(read);
+}
+
+/*
+ * Whose limits of input and output hold for what a process reads, with a reference;
+ * NULL without such groups. As get_mem_cgroup_from_mm(). Context: process.
+ */
+static struct cgroup_subsys_state *kevent_io_cgroup(struct mm_struct *mm)
+{
+	struct cgroup_subsys_state *css = NULL;
+#if defined(CONFIG_BLK_CGROUP) && defined(CONFIG_MEMCG)
+	struct task_struct *owner;
+
+	rcu_read_lock();
+	owner = rcu_dereference(mm->owner);
+	if (owner)
+		css = task_css(owner, io_cgrp_id);
+	if (css && !css_tryget(css))
+		css = NULL;
+	rcu_read_unlock();
+#endif
+	return css;
 }
 
 /* Context: process with the submitter's memory. */

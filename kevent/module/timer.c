@@ -2,7 +2,6 @@
 /* Timers, each an hrtimer of its own. */
 #include <linux/hrtimer.h>
 
-#include "compat.h"
 #include "core.h"
 
 /*
