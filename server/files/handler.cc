@@ -275,11 +275,10 @@ bool StaticHandler::RefreshDate(Exchange* x, Entry* entry) {
   return true;
 }
 
-// Writes the head with the date of now, and the body if it is for wholes_.
-bool StaticHandler::MakeText(Exchange* x, Entry* entry, TextArena* arena) {
+// Writes the head with the date of now, and `body` behind it.
+bool StaticHandler::MakeText(Exchange* x, Entry* entry, std::string_view body,
+                             TextArena* arena) {
   const std::string_view head = entry->head();
-  const std::string_view body =
-      arena == &wholes_ ? entry->body() : std::string_view();
   char* const text = arena->New(head.size() + body.size(), entry);
   if (text == nullptr) return false;
   memcpy(text, head.data(), head.size());
@@ -300,7 +299,7 @@ bool StaticHandler::MakeWhole(Exchange* x, Entry* entry, uint32_t second) {
     if (second - wholes_slab_ < kSecondsForSlab) return false;
     wholes_slab_ = second;
   }
-  if (!MakeText(x, entry, &wholes_)) return false;
+  if (!MakeText(x, entry, entry->body(), &wholes_)) return false;
   ++wholes_made_;
   return true;
 }
@@ -334,7 +333,7 @@ std::string_view StaticHandler::Prepare(Exchange* x, Entry* entry) {
     uses = kWhole;
     return {entry->owner_text, head + body};
   }
-  if (!(made && !was_whole) && !MakeText(x, entry, &heads_)) {
+  if ((!made || was_whole) && !MakeText(x, entry, {}, &heads_)) {
     entry->owner_text = nullptr;
     return {};
   }

@@ -52,7 +52,8 @@ class StaticHandler final : public http::Handler {
   bool RefreshDate(http::Exchange* x, Entry* entry);
   std::string_view Prepare(http::Exchange* x, Entry* entry);
   bool MakeWhole(http::Exchange* x, Entry* entry, uint32_t second);
-  bool MakeText(http::Exchange* x, Entry* entry, TextArena* arena);
+  static bool MakeText(http::Exchange* x, Entry* entry, std::string_view body,
+                       TextArena* arena);
   static void RespondErrno(http::Exchange* x, int error);
 
   loop::Loop* const loop_;

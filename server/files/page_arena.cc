@@ -100,7 +100,7 @@ bool TextArena::HasRoom(size_t size) const {
 
 char* TextArena::New(size_t size, void* owner) {
   if (size > kMaxText) return nullptr;
-  if (slab_ != nullptr && !HasRoom(size)) Retire();
+  if (!HasRoom(size)) Retire();
   if (slab_ == nullptr) {
     char* const memory = *full_ < kMaxFull ? MapSlab() : nullptr;
     if (memory == nullptr) return nullptr;
