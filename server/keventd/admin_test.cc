@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -617,7 +618,13 @@ TEST_F(AdminTest, ErrorsAsJson) {
     EXPECT_THAT(result.err, HasSubstr(word));
   }
   EXPECT_EQ(result.err.find('\n'), result.err.size() - 1);
+  // A server may well answer within the shortest time-out there is; not one
+  // that is stopped.
+  daemon->Signal(SIGSTOP);
+  siginfo_t stopped;
+  ASSERT_EQ(waitid(P_PID, daemon->pid(), &stopped, WSTOPPED), 0);
   result = Kevctl({"--format=json", "--timeout=1ns", "info"});
+  daemon->Signal(SIGCONT);
   EXPECT_EQ(result.status, 1);
   EXPECT_THAT(result.err, HasSubstr("\"code\":\"DEADLINE_EXCEEDED\""));
   result = Kevctl({"--format=json", "--admin=" + address() + "x", "info"});
