@@ -40,6 +40,7 @@
 #include <linux/poll.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
+#include <linux/uaccess.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -194,7 +195,7 @@ struct kevent_user {
 	bool fresh;			/* the turn of some on `runnable` has come */
 	unsigned int let_go;		/* files that nobody holds any more */
 	struct list_head starved;	/* kevent_op.run: no buffer in the pool */
-	struct list_head owners;	/* for threads of the submitter */
+	struct list_head owners;	/* kevent_op.run: for the submitter's */
 	struct kevent_pool *pools[KEVENT_MAX_POOLS];
 	unsigned long pinned;		/* pages of these */
 	struct delayed_work run_work;
@@ -374,6 +375,15 @@ struct kevent_op {
 #define KEVENT_WAITS	S64_MIN
 /* The result is EAGAIN; -EAGAIN itself asks to wait for the socket. */
 #define KEVENT_AGAIN	(S64_MIN + 1)
+
+/*
+ * Was memory of the user not there, and is this not KEVENT_ENTER? Nobody else waits
+ * for it: who pages it in might be the process that cannot end before a worker has.
+ */
+static inline bool kevent_faulted(s64 r)
+{
+	return r == -EFAULT && pagefault_disabled();
+}
 
 static inline bool kevent_is_operation(u8 opcode)
 {

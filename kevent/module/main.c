@@ -340,8 +340,11 @@ static __poll_t kevent_poll(struct file *file, poll_table *table)
 		mutex_lock(&u->mutex);
 		kevent_test_all(u);
 		kevent_collect_signals(u);
-		if (current->mm == u->mm)
+		if (current->mm == u->mm) {
+			pagefault_disable();
 			kevent_ops_run(u);
+			pagefault_enable();
+		}
 		mutex_unlock(&u->mutex);
 		kevent_note_flags(u);
 	}
@@ -370,7 +373,8 @@ static void kevent_show_fdinfo(struct seq_file *m, struct file *file)
 
 	if (!kevent_ready_ring(u))
 		return;
-	mutex_lock(&u->mutex);
+	if (mutex_lock_killable(&u->mutex))
+		return;
 	xa_for_each(&u->table, index, k)
 		count[k->source]++;
 	seq_printf(m, "kevent-interests:\t%u of %u\n", u->interests,

@@ -5,8 +5,9 @@
  * An operation is tried when it is submitted and, each time its socket's wait
  * queue says that it is ready, by the next KEVENT_ENTER: there the memory that it
  * names is at hand, nothing has to be pinned and nobody woken. If nobody is in
- * KEVENT_ENTER a worker that borrows the opener's memory does it a little later.
- * What waits for its socket costs no thread.
+ * KEVENT_ENTER a worker that borrows the opener's memory does it a little later; or
+ * the next KEVENT_ENTER, if a page of it is not there. What waits for its socket costs
+ * no thread.
  *
  * All of it happens under user->mutex. Callbacks of wait queues put operations on
  * user->runnable and touch nothing else. What arrives for a pinned pool is copied
@@ -138,8 +139,9 @@ static s64 kevent_op_put(struct kevent_op *op, struct list_head *list, bool news
 }
 
 /*
- * Leaves it to a thread that has made room, or given a buffer; perhaps it has by
- * now, and did not see this one. Context: process, user->mutex held.
+ * Leaves it to a thread that has made room, or given a buffer, or to the submitter's;
+ * perhaps that is past by now, and it did not see this one.
+ * Context: process, user->mutex held.
  */
 s64 kevent_op_leave(struct kevent_op *op, struct list_head *list)
 {
@@ -355,6 +357,27 @@ static s64 kevent_op_try(struct kevent_op *op, struct socket *sock)
 }
 
 /*
+ * Does nothing get lost if memory of the user turns out to be missing in the middle
+ * of it? Context: as kevent_op_run().
+ */
+static bool kevent_may_fault(const struct kevent_op *op, struct sock *sk)
+{
+	switch (op->opcode) {
+	case KEVENT_OP_RECV:
+		if ((op->pool && op->pool->pin) ||
+		    (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM &&
+		     !READ_ONCE(sk->sk_user_data)))
+			return true;
+		fallthrough;
+	case KEVENT_OP_SEND:
+	case KEVENT_OP_SENDFILE:
+	case KEVENT_OP_SENDFILE_PATH:
+		return kevent_is_plain_tcp(sk);
+	}
+	return true;
+}
+
+/*
  * It may be a queue that is closed, or block: the mutex is dropped meanwhile. Nobody
  * finds `op` then. Context: process of the submitter, user->mutex held.
  */
@@ -421,9 +444,16 @@ void kevent_op_run(struct kevent_op *op)
 			spin_unlock_irq(&u->lock);
 		}
 		parked = false;
-		r = sock->sk ? kevent_op_try(op, sock) : -EBADF;
+		if (!sock->sk)
+			r = -EBADF;
+		else if (pagefault_disabled() && !kevent_may_fault(op, sock->sk))
+			r = -EFAULT;
+		else
+			r = kevent_op_try(op, sock);
 		if (r == -EAGAIN)
 			parked = kevent_op_park(op, sock);
+		else if (kevent_faulted(r))
+			r = kevent_op_leave(op, &u->owners);
 		if (!op->file)
 			inode_unlock_shared(op->inode);
 	} while (r == -EAGAIN && !parked);
@@ -549,7 +579,9 @@ void kevent_run_work(struct work_struct *work)
 	kthread_use_mm(u->mm);
 	mutex_lock(&u->mutex);
 	u->worker_runs++;
+	pagefault_disable();
 	kevent_ops_run(u);
+	pagefault_enable();
 	/* Those that have yielded. */
 	if (!list_empty(&u->runnable))
 		queue_delayed_work(kevent_workqueue, &u->run_work, 0);

@@ -92,6 +92,8 @@ static s64 kevent_send_references(struct kevent_op *op, struct socket *sock,
 static s64 kevent_send_iter(struct kevent_op *op, struct socket *sock,
 			    struct msghdr *msg)
 {
+	/* Nor does taking references. */
+	msg->msg_iter.nofault = pagefault_disabled();
 	if (op->events & KEVENT_SEND_REFERENCE && msg_data_left(msg) &&
 	    kevent_is_plain_tcp(sock->sk))
 		return kevent_send_references(op, sock, msg);
@@ -171,7 +173,7 @@ s64 kevent_try_send(struct kevent_op *op, struct socket *sock)
 		r = kevent_send_bytes(op, sock, op->address + op->done,
 				      op->bytes - op->done,
 				      op->events & KEVENT_SEND_MORE);
-	if (r == -EAGAIN)
+	if (r == -EAGAIN || kevent_faulted(r))
 		return r;
 	return op->done || !r ? op->done : r;
 }

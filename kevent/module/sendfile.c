@@ -549,7 +549,7 @@ static s64 kevent_send_parts(struct kevent_op *op, struct socket *sock)
 					      op->total - op->done, false);
 		}
 	}
-	if (r == -EAGAIN)
+	if (r == -EAGAIN || kevent_faulted(r))
 		return r;
 	return op->done || r >= 0 ? op->done : r;
 }
@@ -564,7 +564,7 @@ s64 kevent_try_sendfile(struct kevent_op *op, struct socket *sock)
 	    (r == -EAGAIN || r == KEVENT_WAITS)) {
 		u64 __user *to = u64_to_user_ptr(op->parts.progress);
 
-		if (put_user(op->done, to))
+		if (put_user(op->done, to) && !pagefault_disabled())
 			op->parts.progress = 0;
 	}
 	return r;

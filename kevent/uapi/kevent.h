@@ -218,13 +218,17 @@ enum kevent_opcode {
 	 *
 	 * Operations act with the credentials of the thread that submitted them.
 	 * Those that send on a Unix socket or connect one tell the peer which
-	 * process did so: they are done by KEVENT_ENTER alone, as is ACCEPT, of
-	 * a thread with the submitter's table of descriptors; the ring's PENDING
-	 * flag, and poll(2), say when. The hooks of security modules for
-	 * accept(2), connect(2) and shutdown(2) are not open to modules, and are
-	 * not asked (those for sending, receiving and opening are, but for what
-	 * a pinned pool receives as it arrives): who confines a process by them
-	 * must keep it from /dev/kevent.
+	 * process did so: they are done by KEVENT_ENTER alone, as is ACCEPT, of a
+	 * thread with the submitter's table of descriptors; the ring's PENDING
+	 * flag, and poll(2), say when. It is the same with one that meets memory
+	 * in a worker whose page is not there (swapped out, userfaultfd(2)), for
+	 * workers do not wait for pages, and with sending and receiving by other
+	 * sockets than TCP's, save receiving into a pinned pool, or from a Unix
+	 * stream: part of a message could get lost by that. The hooks of security
+	 * modules for accept(2), connect(2) and shutdown(2) are not open to
+	 * modules, and are not asked (those for sending, receiving and opening
+	 * are, but for what a pinned pool receives as it arrives): who confines a
+	 * process by them must keep it from /dev/kevent.
 	 */
 
 	/*
