@@ -37,6 +37,8 @@ struct kevent_account *kevent_account_get(void)
 		account->uid = uid;
 		account->references = 1;
 		INIT_LIST_HEAD(&account->waiting_reads);
+		spin_lock_init(&account->works_lock);
+		INIT_LIST_HEAD(&account->waiting_works);
 		list_add(&account->node, &kevent_accounts);
 	}
 out:

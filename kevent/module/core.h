@@ -20,6 +20,7 @@
  *	kevent_user.lock	spinlock, irq-safe: the ring and all lists
  *	kevent_user.wait.lock	within wake-ups
  *	kevent_user.alarm_lock	spinlock, irq-safe (deadline.c); alone
+ *	kevent_account.works_lock spinlock (worker.c); alone
  * mmap_lock is taken below either mutex (page faults, accounting), never above.
  * Below copy_lock a source's lock is taken by ourselves: the socket's spinlock.
  *
@@ -165,6 +166,18 @@ struct kevent_account {
 	atomic_long_t interests;	/* and operations */
 	unsigned int reads;		/* with workers; kevent_read_lock */
 	struct list_head waiting_reads;	/* kevent_read.waiting; the same */
+	spinlock_t works_lock;
+	unsigned int works;		/* with workers; works_lock */
+	struct list_head waiting_works;	/* kevent_work.waiting; the same */
+};
+
+/* What a worker does for a queue (worker.c). */
+struct kevent_work {
+	struct delayed_work work;
+	struct kevent_user *user;
+	void (*function)(struct kevent_user *u);
+	struct list_head waiting; /* account->waiting_works; works_lock */
+	bool stopped;		/* works_lock */
 };
 
 #define KEVENT_LANES	2048	/* hash buckets of pending operations */
@@ -181,7 +194,7 @@ struct kevent_user {
 	unsigned int last_checks;	/* of these, with KEVENT_LAST_CHECK */
 	struct list_head signals;
 	struct fsnotify_group *group;
-	struct delayed_work test_work;
+	struct kevent_work test_work;
 	struct irq_work poll_work;	/* wakes poll_wait */
 	u32 sq_head;
 
@@ -198,7 +211,7 @@ struct kevent_user {
 	struct list_head owners;	/* kevent_op.run: for the submitter's */
 	struct kevent_pool *pools[KEVENT_MAX_POOLS];
 	unsigned long pinned;		/* pages of these */
-	struct delayed_work run_work;
+	struct kevent_work run_work;
 	u64 worker_runs;
 
 	/* Copying in softirq (softirq.c): held while an operation is dealt with. */
@@ -313,6 +326,15 @@ void kevent_test_all(struct kevent_user *u);
 int kevent_copy_struct(void *to, size_t size, size_t least,
 		       const void __user *from, u32 *given);
 
+/* worker.c */
+void kevent_work_init(struct kevent_work *work, struct kevent_user *u,
+		      void (*function)(struct kevent_user *u));
+void kevent_work_queue(struct kevent_work *work, unsigned long delay);
+void kevent_work_hurry(struct kevent_work *work);
+void kevent_work_stop(struct kevent_work *work);
+int kevent_work_create(void);
+void kevent_work_destroy(void);
+
 /* op.c */
 
 /* Linked operations on their way out of the submission ring. */
@@ -395,7 +417,7 @@ bool kevent_ops_wait(const struct kevent_user *u);
 void kevent_ops_run(struct kevent_user *u);
 void kevent_ops_end(struct kevent_user *u);
 void kevent_op_free(struct kevent_op *op);
-void kevent_run_work(struct work_struct *work);
+void kevent_run_work(struct kevent_user *u);
 void kevent_op_wake(struct kevent_op *op);
 bool kevent_op_sleep(struct kevent_op *op);
 s64 kevent_op_yield(struct kevent_op *op);
@@ -505,7 +527,6 @@ void kevent_signal_look(struct kevent_user *u);
 
 /* main.c */
 extern const struct file_operations kevent_file_operations;
-extern struct workqueue_struct *kevent_workqueue;
 
 static inline bool kevent_is_level(const struct kevent *k)
 {

@@ -610,7 +610,7 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e,
 	    wq_has_sleeper(&u->wait))
 		wake_up(&u->wait);
 	else if (!list_empty(&u->runnable))
-		queue_delayed_work(kevent_workqueue, &u->run_work, 1);
+		kevent_work_queue(&u->run_work, 1);
 	return r;
 }
 
@@ -652,7 +652,7 @@ long kevent_enter_call(struct kevent_user *u, void __user *argument)
 	if (error) {
 		/* What has been submitted goes on without this call. */
 		if (!list_empty(&u->runnable))
-			queue_delayed_work(kevent_workqueue, &u->run_work, 0);
+			kevent_work_queue(&u->run_work, 0);
 		return error;
 	}
 	if (e.sigmask) {

@@ -24,14 +24,9 @@ static_assert(sizeof(struct kevent_control) == KEVENT_CONTROL_SIZE_V1);
 static_assert(sizeof(struct kevent_enter) == KEVENT_ENTER_SIZE_V1);
 static_assert(sizeof(struct kevent_register) == KEVENT_REGISTER_SIZE_V1);
 
-struct workqueue_struct *kevent_workqueue;
-
 /* Tests sources when nobody is in KEVENT_ENTER to do it. Context: worker. */
-static void kevent_test_work(struct work_struct *work)
+static void kevent_test_work(struct kevent_user *u)
 {
-	struct kevent_user *u =
-		container_of(work, struct kevent_user, test_work.work);
-
 	mutex_lock(&u->mutex);
 	spin_lock_irq(&u->lock);
 	list_splice_tail_init(&u->later, &u->test);
@@ -61,7 +56,7 @@ static int kevent_open(struct inode *inode, struct file *file)
 	mmgrab(u->mm);
 	xa_init_flags(&u->table, XA_FLAGS_ALLOC);
 	INIT_LIST_HEAD(&u->signals);
-	INIT_DELAYED_WORK(&u->test_work, kevent_test_work);
+	kevent_work_init(&u->test_work, u, kevent_test_work);
 	init_irq_work(&u->poll_work, kevent_poll_work);
 	spin_lock_init(&u->lock);
 	INIT_LIST_HEAD(&u->ready);
@@ -75,7 +70,7 @@ static int kevent_open(struct inode *inode, struct file *file)
 	INIT_LIST_HEAD(&u->owners);
 	INIT_LIST_HEAD(&u->done);
 	INIT_LIST_HEAD(&u->spare);
-	INIT_DELAYED_WORK(&u->run_work, kevent_run_work);
+	kevent_work_init(&u->run_work, u, kevent_run_work);
 	kevent_copy_init(u);
 	kevent_alarm_init(u);
 	u->files = current->files;
@@ -101,8 +96,8 @@ static int kevent_release(struct inode *inode, struct file *file)
 	mutex_unlock(&u->mutex);
 	/* Before what it queues. */
 	kevent_copy_exit(u);
-	cancel_delayed_work_sync(&u->test_work);
-	cancel_delayed_work_sync(&u->run_work);
+	kevent_work_stop(&u->test_work);
+	kevent_work_stop(&u->run_work);
 	irq_work_sync(&u->poll_work);
 	kevent_alarm_exit(u);
 	kevent_inode_free_group(u);
@@ -302,7 +297,7 @@ static void kevent_vma_close(struct vm_area_struct *vma)
 
 	if (!atomic_read(&vma->vm_mm->mm_users) &&
 	    (READ_ONCE(u->ops) || READ_ONCE(u->pinned)))
-		mod_delayed_work(kevent_workqueue, &u->run_work, 0);
+		kevent_work_hurry(&u->run_work);
 }
 
 static const struct vm_operations_struct kevent_vm_operations = {
@@ -422,13 +417,12 @@ static int __init kevent_init(void)
 {
 	int r;
 
-	/* Of our own: a test may hang with the file that it tests. */
-	kevent_workqueue = alloc_workqueue("kevent", WQ_UNBOUND, 0);
-	if (!kevent_workqueue)
-		return -ENOMEM;
+	r = kevent_work_create();
+	if (r)
+		return r;
 	r = kevent_sock_init();
 	if (r)
-		goto workqueue;
+		goto work;
 	r = kevent_op_init();
 	if (r)
 		goto sock;
@@ -440,8 +434,8 @@ op:
 	kevent_op_exit();
 sock:
 	kevent_sock_exit();
-workqueue:
-	destroy_workqueue(kevent_workqueue);
+work:
+	kevent_work_destroy();
 	return r;
 }
 
@@ -454,7 +448,7 @@ static void __exit kevent_exit(void)
 	rcu_barrier();
 	kevent_op_exit();
 	kevent_sock_exit();
-	destroy_workqueue(kevent_workqueue);
+	kevent_work_destroy();
 }
 
 module_init(kevent_init);

@@ -54,7 +54,7 @@ void kevent_op_wake(struct kevent_op *op)
 	spin_unlock_irqrestore(&u->lock, flags);
 	/* If somebody waits he looks to it that it is run. */
 	if (news && !kevent_wake(u, false))
-		queue_delayed_work(kevent_workqueue, &u->run_work, 1);
+		kevent_work_queue(&u->run_work, 1);
 }
 
 /* Context: any; the lock of the wait queue held. */
@@ -391,7 +391,7 @@ static void kevent_op_close(struct kevent_op *op)
 	list_del_init(&op->lane);
 	/* What could be run need not wait. */
 	if (!list_empty(&u->runnable) && !kevent_wake(u, false))
-		queue_delayed_work(kevent_workqueue, &u->run_work, 1);
+		kevent_work_queue(&u->run_work, 1);
 	mutex_unlock(&u->mutex);
 	r = close_fd(op->address);
 	/* As close(2): it is closed, and cannot be closed again. */
@@ -559,11 +559,8 @@ void kevent_ops_run(struct kevent_user *u)
 }
 
 /* Nobody was in KEVENT_ENTER to do it. Context: worker. */
-void kevent_run_work(struct work_struct *work)
+void kevent_run_work(struct kevent_user *u)
 {
-	struct kevent_user *u =
-		container_of(work, struct kevent_user, run_work.work);
-
 	if (!mmget_not_zero(u->mm)) {
 		mutex_lock(&u->mutex);
 		kevent_ops_end(u);
@@ -584,7 +581,7 @@ void kevent_run_work(struct work_struct *work)
 	pagefault_enable();
 	/* Those that have yielded. */
 	if (!list_empty(&u->runnable))
-		queue_delayed_work(kevent_workqueue, &u->run_work, 0);
+		kevent_work_queue(&u->run_work, 0);
 	mutex_unlock(&u->mutex);
 	kthread_unuse_mm(u->mm);
 	/* Not ours to tear down: our release waits for this very work. */

@@ -436,7 +436,7 @@ void kevent_want_test(struct kevent *k)
 	spin_unlock_irqrestore(&u->lock, flags);
 	if (!news)
 		return;
-	mod_delayed_work(kevent_workqueue, &u->test_work, 0);
+	kevent_work_hurry(&u->test_work);
 	kevent_wake(u, false);
 }
 
@@ -452,7 +452,7 @@ void kevent_test_later(struct kevent *k)
 	if (!(k->state & (KEVENT_DEAD | KEVENT_FINISHED | KEVENT_OFF))) {
 		list_move_tail(&k->test, &u->later);
 		kevent_set_flag(u, KEVENT_RING_PENDING);
-		queue_delayed_work(kevent_workqueue, &u->test_work, 1);
+		kevent_work_queue(&u->test_work, 1);
 	}
 	spin_unlock_irq(&u->lock);
 }

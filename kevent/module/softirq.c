@@ -261,7 +261,7 @@ static void kevent_copy_run(struct tasklet_struct *tasklet)
 		return;
 	if (!kevent_wake(u, copied.looked) &&
 	    (copied.runnable || copied.looked))
-		queue_delayed_work(kevent_workqueue, &u->run_work, 1);
+		kevent_work_queue(&u->run_work, 1);
 }
 
 void kevent_copy_init(struct kevent_user *u)

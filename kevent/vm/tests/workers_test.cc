@@ -5,16 +5,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "kevent/vm/tests/naio_fixture.h"
 
@@ -49,6 +53,13 @@ class SlowMemory {
     if (bytes_) munmap(data_, bytes_);
   }
   char* page(size_t i) const { return data_ + i * PageSize(); }
+  // Until one more thread has met a page that is not there, and waits.
+  bool AwaitMiss() const {
+    pollfd poll_fd = {fd_.get(), POLLIN, 0};
+    uffd_msg message;
+    return poll(&poll_fd, 1, static_cast<int>(PatienceNs() / kMs)) == 1 &&
+           read(fd_.get(), &message, sizeof message) == sizeof message;
+  }
   bool Bring(size_t i) {
     uffdio_zeropage zero = {};
     zero.range = {Address(page(i)), PageSize()};
@@ -182,6 +193,68 @@ TEST_F(WorkersTest, AnOwnerSendsAHeaderThatIsMissing) {
   parts.progress = Address(&progress);
   ExpectSendGoesOn(Sendfile(-1, file.fd(), 0, 10'000, &parts, 1),
                    2 * PageSize() + 10'000);
+}
+
+// Queues of another user whose workers all wait for a socket that one of his
+// threads has locked, and keeps.
+void StickWorkers(int count, int ready, int go_on) {
+  const auto each = static_cast<size_t>(count);
+  SlowMemory memory;
+  CHILD_CHECK(memory.Open() && memory.Map(1));
+  rlimit limit = {20'000, 20'000};
+  CHILD_CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  BecomeUser();
+  std::vector<Pair> locked, first;
+  std::vector<Queue> queues(each);
+  std::vector<std::thread> threads;
+  char bytes[2];
+  for (size_t i = 0; i < each; ++i) {
+    locked.push_back(TcpPair());
+    first.push_back(SocketPair(SOCK_STREAM));
+    CHILD_CHECK(queues[i].Open({16, 16, 16}) == 0);
+    kevent_sqe recv = Recv(first[i].ours.get(), &bytes[0], 1, 1);
+    recv.flags = KEVENT_LINK;
+    CHILD_CHECK(queues[i].Put(recv));
+    CHILD_CHECK(queues[i].Put(Recv(locked[i].ours.get(), &bytes[1], 1, 2)));
+    CHILD_CHECK(queues[i].Submit(2) >= 0);
+    Send(locked[i].peer.get(), "x");
+    threads.emplace_back([&, i] {
+      CHILD_CHECK(read(locked[i].ours.get(), memory.page(0), 1) == 1);
+    });
+  }
+  for (int i = 0; i < count; ++i) CHILD_CHECK(memory.AwaitMiss());
+  for (Pair& pair : first) Send(pair.peer.get(), "x");
+  CHILD_CHECK(write(ready, "x", 1) == 1);
+  ReadExactly(go_on, 1);
+  CHILD_CHECK(memory.Bring(0));
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < each; ++i) {
+    Send(locked[i].peer.get(), "y");
+    CHILD_CHECK(queues[i].Wait(2, PatienceNs()) >= 0);
+    CHILD_CHECK(queues[i].Unread() == 2);
+  }
+}
+
+TEST_F(WorkersTest, AUserHasNotAllOfThem) {
+  int ready[2], go_on[2];
+  ASSERT_EQ(0, pipe2(ready, O_CLOEXEC));
+  ASSERT_EQ(0, pipe2(go_on, O_CLOEXEC));
+  Child child([&] { StickWorkers(300, ready[1], go_on[0]); });
+  ReadExactly(ready[0], 1);
+  Pair pair = TcpPair();
+  // Each comes from a worker.
+  for (uint64_t round = 0; round < 50; ++round) {
+    char byte;
+    Submit(Recv(pair.ours.get(), &byte, 1, round));
+    Send(pair.peer.get(), "x");
+    const int64_t end = NowNs() + PatienceNs();
+    while (queue().Unread() == 0 && NowNs() < end) sched_yield();
+    ASSERT_EQ(1u, queue().Unread());
+    ExpectResult(round, 1);
+  }
+  EXPECT_EQ(1, write(go_on[1], "x", 1));
+  EXPECT_CHILD_OK(child);
+  for (int fd : {ready[0], ready[1], go_on[0], go_on[1]}) close(fd);
 }
 
 }  // namespace
