@@ -20,7 +20,7 @@
  *	kevent_user.lock	spinlock, irq-safe: the ring and all lists
  *	kevent_user.wait.lock	within wake-ups
  *	kevent_user.alarm_lock	spinlock, irq-safe (deadline.c); alone
- *	kevent_account.works_lock spinlock (worker.c); alone
+ *	kevent_account.works_lock	spinlock (worker.c)
  * mmap_lock is taken below either mutex (page faults, accounting), never above.
  * Below copy_lock a source's lock is taken by ourselves: the socket's spinlock.
  *
@@ -177,6 +177,7 @@ struct kevent_work {
 	struct kevent_user *user;
 	void (*function)(struct kevent_user *u);
 	struct list_head waiting; /* account->waiting_works; works_lock */
+	bool granted;		/* works_lock: another one has left it its place */
 	bool stopped;		/* works_lock */
 };
 
@@ -208,7 +209,7 @@ struct kevent_user {
 	bool fresh;			/* the turn of some on `runnable` has come */
 	unsigned int let_go;		/* files that nobody holds any more */
 	struct list_head starved;	/* kevent_op.run: no buffer in the pool */
-	struct list_head owners;	/* kevent_op.run: for the submitter's */
+	struct list_head owners;	/* kevent_op.run: for threads of the submitter */
 	struct kevent_pool *pools[KEVENT_MAX_POOLS];
 	unsigned long pinned;		/* pages of these */
 	struct kevent_work run_work;

@@ -139,8 +139,8 @@ static s64 kevent_op_put(struct kevent_op *op, struct list_head *list, bool news
 }
 
 /*
- * Leaves it to a thread that has made room, or given a buffer, or to the submitter's;
- * perhaps that is past by now, and it did not see this one.
+ * Leaves it to somebody else: to a thread that has made room or given a buffer, or to
+ * one of the submitter. He may have been here before it was on the list, and is told.
  * Context: process, user->mutex held.
  */
 s64 kevent_op_leave(struct kevent_op *op, struct list_head *list)
@@ -357,24 +357,37 @@ static s64 kevent_op_try(struct kevent_op *op, struct socket *sock)
 }
 
 /*
- * Does nothing get lost if memory of the user turns out to be missing in the middle
- * of it? Context: as kevent_op_run().
+ * Is it right to try it where page faults are off? What would lose something, or end
+ * before its time, if memory of the user turned out to be missing in the middle of it
+ * is left to KEVENT_ENTER. Context: as kevent_op_run().
  */
-static bool kevent_may_fault(const struct kevent_op *op, struct sock *sk)
+static bool kevent_survives_fault(const struct kevent_op *op, struct sock *sk)
 {
+	const struct kevent_parts *parts = &op->parts;
+
 	switch (op->opcode) {
 	case KEVENT_OP_RECV:
-		if ((op->pool && op->pool->pin) ||
-		    (sk->sk_family == AF_UNIX && sk->sk_type == SOCK_STREAM &&
-		     !READ_ONCE(sk->sk_user_data)))
+		if (op->pool && op->pool->pin)
 			return true;
-		fallthrough;
+		/* A short one would end the chain. */
+		if (op->link && !op->pool &&
+		    offset_in_page(op->address) + op->bytes > PAGE_SIZE)
+			return false;
+		if (sk->sk_family == AF_UNIX)
+			return sk->sk_type == SOCK_STREAM &&
+			       !READ_ONCE(sk->sk_user_data);
+		break;
 	case KEVENT_OP_SEND:
+		break;
 	case KEVENT_OP_SENDFILE:
 	case KEVENT_OP_SENDFILE_PATH:
-		return kevent_is_plain_tcp(sk);
+		if (op->done >= parts->header_bytes && !parts->trailer_bytes)
+			return true;
+		break;
+	default:
+		return true;
 	}
-	return true;
+	return kevent_is_plain_tcp(sk);
 }
 
 /*
@@ -446,7 +459,7 @@ void kevent_op_run(struct kevent_op *op)
 		parked = false;
 		if (!sock->sk)
 			r = -EBADF;
-		else if (pagefault_disabled() && !kevent_may_fault(op, sock->sk))
+		else if (pagefault_disabled() && !kevent_survives_fault(op, sock->sk))
 			r = -EFAULT;
 		else
 			r = kevent_op_try(op, sock);
@@ -478,6 +491,16 @@ bool kevent_ops_wait(const struct kevent_user *u)
 	       (!list_empty(&u->stalled) && kevent_has_room(u));
 }
 
+/*
+ * Must the submitter's own process do it? Descriptors are his, those that are closed
+ * too; and a Unix socket tells its peer who has connected or sent.
+ */
+static bool kevent_is_owners(const struct kevent_op *op)
+{
+	return !op->error && (op->opcode == KEVENT_OP_ACCEPT ||
+			      (!op->file && kevent_op_sends(op)));
+}
+
 /* Those that waited for room, buffers, or a thread like this one, may run. */
 static void kevent_ops_resume(struct kevent_user *u)
 {
@@ -493,20 +516,12 @@ static void kevent_ops_resume(struct kevent_user *u)
 	spin_lock_irq(&u->lock);
 	if (!list_empty(&u->stalled) && kevent_has_room(u))
 		list_splice_tail_init(&u->stalled, &u->runnable);
+	/* poll(2) only says that there are some. */
 	list_for_each_entry_safe(op, next, &u->owners, run)
-		if (op->files == current->files)
+		if (!pagefault_disabled() &&
+		    (op->files == current->files || !kevent_is_owners(op)))
 			list_move_tail(&op->run, &u->runnable);
 	spin_unlock_irq(&u->lock);
-}
-
-/*
- * Must the submitter's own process do it? Descriptors are his, those that are closed
- * too; and a Unix socket tells its peer who has connected or sent.
- */
-static bool kevent_is_owners(const struct kevent_op *op)
-{
-	return !op->error && (op->opcode == KEVENT_OP_ACCEPT ||
-			      (!op->file && kevent_op_sends(op)));
 }
 
 /*
@@ -531,8 +546,9 @@ void kevent_ops_run(struct kevent_user *u)
 		u->fresh = false;
 		while (!list_empty(&ready)) {
 			op = list_first_entry(&ready, struct kevent_op, run);
-			if (op->files != current->files &&
-			    kevent_is_owners(op)) {
+			if (kevent_is_owners(op) &&
+			    (op->files != current->files ||
+			     pagefault_disabled())) {
 				list_move_tail(&op->run, &u->owners);
 				others = true;
 				continue;

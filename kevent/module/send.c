@@ -92,10 +92,9 @@ static s64 kevent_send_references(struct kevent_op *op, struct socket *sock,
 static s64 kevent_send_iter(struct kevent_op *op, struct socket *sock,
 			    struct msghdr *msg)
 {
-	/* Nor does taking references. */
-	msg->msg_iter.nofault = pagefault_disabled();
-	if (op->events & KEVENT_SEND_REFERENCE && msg_data_left(msg) &&
-	    kevent_is_plain_tcp(sock->sk))
+	/* Who takes references waits for pages all the same. */
+	if (op->events & KEVENT_SEND_REFERENCE && !pagefault_disabled() &&
+	    msg_data_left(msg) && kevent_is_plain_tcp(sock->sk))
 		return kevent_send_references(op, sock, msg);
 	return kevent_send_rest(op, sock, msg);
 }

@@ -561,7 +561,7 @@ s64 kevent_try_sendfile(struct kevent_op *op, struct socket *sock)
 	const s64 r = kevent_send_parts(op, sock);
 
 	if (op->parts.progress && op->done != before &&
-	    (r == -EAGAIN || r == KEVENT_WAITS)) {
+	    (r == -EAGAIN || r == KEVENT_WAITS || kevent_faulted(r))) {
 		u64 __user *to = u64_to_user_ptr(op->parts.progress);
 
 		if (put_user(op->done, to) && !pagefault_disabled())

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What is done for a queue while nobody is in its KEVENT_ENTER. A worker may meet
- * memory of its user that somebody pages in by hand (userfaultfd, a mapping of
- * FUSE), and then waits for as long as he likes; so does the next one, for the
- * queue's mutex. All users share the workqueue, so each has but a part of it: works
- * beyond it wait for one of his own to end.
+ * What is done for a queue while nobody is in its KEVENT_ENTER. A worker waits for the
+ * locks of the sockets and for the queue's mutex, and a thread of the user may keep
+ * these for as long as he likes: while it receives where a page does not come
+ * (userfaultfd(2), a mapping of FUSE). Workers look at files by ->poll as well, which
+ * may hang. All users share the workqueue, so each has but a part of it: works beyond
+ * it wait for one of his own to end. (Who has many user ids has many parts.)
  */
 #include "core.h"
 
@@ -13,36 +14,44 @@
 
 static struct workqueue_struct *kevent_workqueue;
 
-/* May it go on? If not it is queued again when one of its user's has ended. */
+/*
+ * May it go on? If not it waits, in its turn, for one of its user's to end.
+ * Context: worker.
+ */
 static bool kevent_worker_begin(struct kevent_work *work)
 {
 	struct kevent_account *account = work->user->account;
-	bool go;
+	bool go = true;
 
 	spin_lock(&account->works_lock);
-	go = account->works < KEVENT_WORKERS;
-	list_del_init(&work->waiting);
-	if (go)
+	if (work->granted) {
+		work->granted = false;
+	} else if (account->works < KEVENT_WORKERS) {
 		account->works++;
-	else if (!work->stopped)
-		list_add_tail(&work->waiting, &account->waiting_works);
+		list_del_init(&work->waiting);
+	} else {
+		go = false;
+		if (!work->stopped && list_empty(&work->waiting))
+			list_add_tail(&work->waiting, &account->waiting_works);
+	}
 	spin_unlock(&account->works_lock);
 	return go;
 }
 
-static void kevent_worker_end(struct kevent_account *account)
+/* Hands on the place of a worker. Context: process, works_lock held. */
+static void kevent_worker_pass(struct kevent_account *account)
 {
-	struct kevent_work *next;
+	struct kevent_work *next =
+		list_first_entry_or_null(&account->waiting_works,
+					 struct kevent_work, waiting);
 
-	spin_lock(&account->works_lock);
-	account->works--;
-	next = list_first_entry_or_null(&account->waiting_works,
-					struct kevent_work, waiting);
-	if (next) {
-		list_del_init(&next->waiting);
-		kevent_work_queue(next, 0);
+	if (!next) {
+		account->works--;
+		return;
 	}
-	spin_unlock(&account->works_lock);
+	list_del_init(&next->waiting);
+	next->granted = true;
+	kevent_work_queue(next, 0);
 }
 
 /* Context: worker. */
@@ -54,8 +63,10 @@ static void kevent_worker(struct work_struct *w)
 	if (!kevent_worker_begin(work))
 		return;
 	work->function(work->user);
-	/* The queue is there: its release waits for us. */
-	kevent_worker_end(work->user->account);
+	/* The queue is there still: its release waits for us. */
+	spin_lock(&work->user->account->works_lock);
+	kevent_worker_pass(work->user->account);
+	spin_unlock(&work->user->account->works_lock);
 }
 
 void kevent_work_init(struct kevent_work *work, struct kevent_user *u,
@@ -92,6 +103,12 @@ void kevent_work_stop(struct kevent_work *work)
 	list_del_init(&work->waiting);
 	spin_unlock(&account->works_lock);
 	cancel_delayed_work_sync(&work->work);
+	spin_lock(&account->works_lock);
+	if (work->granted) {
+		work->granted = false;
+		kevent_worker_pass(account);
+	}
+	spin_unlock(&account->works_lock);
 }
 
 int kevent_work_create(void)

@@ -220,15 +220,18 @@ enum kevent_opcode {
 	 * Those that send on a Unix socket or connect one tell the peer which
 	 * process did so: they are done by KEVENT_ENTER alone, as is ACCEPT, of a
 	 * thread with the submitter's table of descriptors; the ring's PENDING
-	 * flag, and poll(2), say when. It is the same with one that meets memory
-	 * in a worker whose page is not there (swapped out, userfaultfd(2)), for
-	 * workers do not wait for pages, and with sending and receiving by other
-	 * sockets than TCP's, save receiving into a pinned pool, or from a Unix
-	 * stream: part of a message could get lost by that. The hooks of security
-	 * modules for accept(2), connect(2) and shutdown(2) are not open to
-	 * modules, and are not asked (those for sending, receiving and opening
-	 * are, but for what a pinned pool receives as it arrives): who confines a
-	 * process by them must keep it from /dev/kevent.
+	 * flag, and poll(2), say when. It is the same with one that a worker
+	 * cannot go on with, as memory that it names is not there (never touched,
+	 * swapped out, userfaultfd(2)): workers do not wait for pages. They leave
+	 * the following to KEVENT_ENTER in any case, for it would be harmed by
+	 * such a page in the middle: receiving, save into a pinned pool, from
+	 * anything but a Unix stream or TCP (without kTLS or a BPF map); sending
+	 * memory by anything but such TCP; and a RECV with KEVENT_LINK into more
+	 * than a page. The hooks of security modules for accept(2), connect(2)
+	 * and shutdown(2) are not open to modules, and are not asked (those for
+	 * sending, receiving and opening are, but for what a pinned pool receives
+	 * as it arrives): who confines a process by them must keep it from
+	 * /dev/kevent.
 	 */
 
 	/*
@@ -447,8 +450,8 @@ struct kevent_entry {
 /* kevent_ring.flags */
 /*
  * Something waits that is not in the ring: entries that found it full, a
- * signal, a level interest to be tested. Having emptied the ring, call
- * KEVENT_ENTER.
+ * signal, a level interest to be tested, an operation that a thread of its
+ * submitter has to go on with. Having emptied the ring, call KEVENT_ENTER.
  */
 #define KEVENT_RING_PENDING	0x0001
 /*
@@ -595,7 +598,8 @@ struct kevent_pool_ring {
  * KEVENT_REGISTER, for KEVENT_FEATURE_NAIO; ENOTTY without.
  *
  * KEVENT_REGISTER_POOL pins nothing: a pool is ordinary memory, which is written by
- * the opener's threads, or by a worker on their behalf, when data has come.
+ * the opener's threads, or (where its pages are there) by a worker on their behalf,
+ * when data has come.
  *
  * KEVENT_REGISTER_PINNED_POOL, for KEVENT_FEATURE_PINNED_POOLS, pins the pages of
  * the buffers and of the pool's ring. What arrives on a connection of TCP (IPv4,

@@ -9,13 +9,17 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,6 +28,8 @@
 
 namespace kevent::raw {
 namespace {
+
+constexpr size_t kHugePage = 2 << 20;
 
 size_t PageSize() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
@@ -38,11 +44,15 @@ class SlowMemory {
     api.api = UFFD_API;
     return fd_ && ioctl(fd_.get(), UFFDIO_API, &api) == 0;
   }
-  bool Map(size_t pages) {
-    bytes_ = pages * PageSize();
-    data_ = static_cast<char*>(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (data_ == MAP_FAILED) return false;
+  // Of pages that are huge, or not.
+  bool Map(size_t pages, bool huge = false) {
+    page_bytes_ = huge ? kHugePage : PageSize();
+    void* map =
+        mmap(nullptr, pages * page_bytes_, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB : 0), -1, 0);
+    if (map == MAP_FAILED) return false;
+    data_ = static_cast<char*>(map);
+    bytes_ = pages * page_bytes_;
     uffdio_register range = {};
     range.range = {Address(data_), bytes_};
     range.mode = UFFDIO_REGISTER_MODE_MISSING;
@@ -52,7 +62,7 @@ class SlowMemory {
     fd_.Reset();
     if (bytes_) munmap(data_, bytes_);
   }
-  char* page(size_t i) const { return data_ + i * PageSize(); }
+  char* page(size_t i) const { return data_ + i * page_bytes_; }
   // Until one more thread has met a page that is not there, and waits.
   bool AwaitMiss() const {
     pollfd poll_fd = {fd_.get(), POLLIN, 0};
@@ -61,15 +71,37 @@ class SlowMemory {
            read(fd_.get(), &message, sizeof message) == sizeof message;
   }
   bool Bring(size_t i) {
-    uffdio_zeropage zero = {};
-    zero.range = {Address(page(i)), PageSize()};
-    return ioctl(fd_.get(), UFFDIO_ZEROPAGE, &zero) == 0;
+    const std::string zeros(page_bytes_, '\0');
+    uffdio_copy copy = {};
+    copy.dst = Address(page(i));
+    copy.src = Address(zeros.data());
+    copy.len = page_bytes_;
+    return ioctl(fd_.get(), UFFDIO_COPY, &copy) == 0;
   }
 
  private:
   Fd fd_;
   char* data_ = nullptr;
   size_t bytes_ = 0;
+  size_t page_bytes_ = 0;
+};
+
+// An ordinary pool of one buffer, a page.
+class PoolOfOne {
+ public:
+  PoolOfOne(const Queue& queue, void* page) {
+    auto* ring = reinterpret_cast<kevent_pool_ring*>(words_);
+    kevent_register g = PoolOf(Pool::kOrdinary, page, PageSize(),
+                               static_cast<uint32_t>(PageSize()), ring);
+    EXPECT_EQ(0, ioctl(queue.fd(), KEVENT_REGISTER, &g));
+    id_ = g.id;
+    __atomic_store_n(&ring->tail, 1u, __ATOMIC_RELEASE);
+  }
+  uint32_t id() const { return id_; }
+
+ private:
+  uint64_t words_[2] = {};  // the ring; the buffer's number is 0
+  uint32_t id_ = 0;
 };
 
 class WorkersTest : public NaioTest {
@@ -94,11 +126,11 @@ class WorkersTest : public NaioTest {
     }
     return true;
   }
-  // A send, of a page that is there and one that is not, behind one that its
-  // socket has no room for.
-  void ExpectSendGoesOn(kevent_sqe sqe, size_t bytes) {
+  // A send, of bytes of page 0, which is there, and of page 1, which is not,
+  // behind one that its socket has no room for.
+  void ExpectSendGoesOn(SlowMemory* memory, kevent_sqe sqe, size_t bytes) {
     Pair pair = TcpPair();
-    ASSERT_TRUE(memory_.Bring(0));
+    ASSERT_TRUE(memory->Bring(0));
     sqe.fd = pair.ours.get();
     const size_t before = Fill(pair.ours.get());
     const std::string one = "x";
@@ -108,7 +140,7 @@ class WorkersTest : public NaioTest {
     Submit(sqe);
     ReadExactly(pair.peer.get(), before + 1);
     AwaitWorker();
-    ASSERT_TRUE(memory_.Bring(1));
+    ASSERT_TRUE(memory->Bring(1));
     ExpectResult(sqe.user_data, static_cast<int64_t>(bytes));
     ReadExactly(pair.peer.get(), bytes);
   }
@@ -152,15 +184,26 @@ TEST_F(WorkersTest, AnOwnerReceivesWhereAPageIsMissing) {
   }
 }
 
+// Nor does it try again each time that somebody asks.
+TEST_F(WorkersTest, AskingForItWakesNobody) {
+  Pair pair = TcpPair();
+  Submit(Recv(pair.ours.get(), memory_.page(0), 1, 1));
+  Send(pair.peer.get(), "x");
+  AwaitWorker();
+  Fd epoll(epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLET;
+  ASSERT_EQ(0, epoll_ctl(epoll.get(), EPOLL_CTL_ADD, queue().fd(), &event));
+  EXPECT_EQ(1, epoll_wait(epoll.get(), &event, 1, 0));
+  EXPECT_EQ(0, epoll_wait(epoll.get(), &event, 1, 0));
+  ASSERT_TRUE(memory_.Bring(0));
+  ExpectResult(1, 1);
+}
+
 TEST_F(WorkersTest, AnOwnerReceivesIntoAPoolThatIsMissing) {
   Pair pair = TcpPair();
-  uint64_t words[2] = {};  // the one buffer's number is 0
-  auto* ring = reinterpret_cast<kevent_pool_ring*>(words);
-  kevent_register g = PoolOf(Pool::kOrdinary, memory_.page(0), PageSize(),
-                             static_cast<uint32_t>(PageSize()), ring);
-  ASSERT_EQ(0, ioctl(queue().fd(), KEVENT_REGISTER, &g));
-  __atomic_store_n(&ring->tail, 1u, __ATOMIC_RELEASE);
-  kevent_sqe recv = Operation(KEVENT_OP_RECV, pair.ours.get(), 1, g.id);
+  PoolOfOne pool(queue(), memory_.page(0));
+  kevent_sqe recv = Operation(KEVENT_OP_RECV, pair.ours.get(), 1, pool.id());
   recv.events = KEVENT_RECV_POOL;
   recv.flags = KEVENT_MULTISHOT;
   Submit(recv);
@@ -171,17 +214,82 @@ TEST_F(WorkersTest, AnOwnerReceivesIntoAPoolThatIsMissing) {
   EXPECT_EQ("abc", std::string(memory_.page(0), 3));
 }
 
+// A recv that ended short because of it would end the chain.
+TEST_F(WorkersTest, AnOwnerGoesOnWithAChain) {
+  Pair first = SocketPair(SOCK_STREAM), pair = SocketPair(SOCK_STREAM);
+  Send(pair.peer.get(), std::string(PageSize(), 'x'));
+  Send(pair.peer.get(), std::string(PageSize() + 1, 'y'));
+  char bytes[2];
+  kevent_sqe begin = Recv(first.ours.get(), &bytes[0], 1, 1);
+  begin.flags = KEVENT_LINK | KEVENT_SKIP_SUCCESS;
+  kevent_sqe whole = Recv(pair.ours.get(), memory_.page(0), 2 * PageSize(), 2);
+  whole.flags = KEVENT_LINK;
+  ASSERT_TRUE(memory_.Bring(0));
+  for (const kevent_sqe& sqe :
+       {begin, whole, Recv(pair.ours.get(), &bytes[1], 1, 3)}) {
+    ASSERT_TRUE(queue().Put(sqe));
+  }
+  ASSERT_GE(queue().Submit(3), 0);
+  Send(first.peer.get(), "x");
+  AwaitWorker();
+  ASSERT_TRUE(memory_.Bring(1));
+  ExpectResult(2, static_cast<int64_t>(2 * PageSize()));
+  ExpectResult(3, 1);
+}
+
+// It asks by poll(2) as soon as there is a connection, before a worker comes.
+TEST_F(WorkersTest, AskingDoesNotAccept) {
+  Fd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  socklen_t length = sizeof(sa_family_t);  // any abstract name
+  auto* generic = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(0, bind(listener.get(), generic, length));
+  ASSERT_EQ(0, listen(listener.get(), 1));
+  length = sizeof address;
+  ASSERT_EQ(0, getsockname(listener.get(), generic, &length));
+  PoolOfOne pool(queue(), memory_.page(0));
+  kevent_sqe accept =
+      Operation(KEVENT_OP_ACCEPT, listener.get(), 1, 0, pool.id());
+  accept.events = KEVENT_ACCEPT_RECV;
+  Submit(accept);
+  Fd client(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(0, connect(client.get(), generic, length));
+  Send(client.get(), "abc");
+  EXPECT_TRUE(WaitPoll(queue().fd(), POLLIN));
+  EXPECT_EQ(0u, queue().Unread());
+  ASSERT_TRUE(memory_.Bring(0));
+  const kevent_entry entry = Next();
+  Own(static_cast<int>(entry.result));
+  EXPECT_TRUE(entry.flags & KEVENT_ENTRY_BUFFER) << Describe(entry);
+  EXPECT_EQ(3u, entry.data[1]);
+  EXPECT_EQ("abc", std::string(memory_.page(0), 3));
+}
+
 TEST_F(WorkersTest, AnOwnerSendsWhatIsMissing) {
-  ExpectSendGoesOn(Operation(KEVENT_OP_SEND, -1, 1, Address(memory_.page(0)),
+  ExpectSendGoesOn(&memory_,
+                   Operation(KEVENT_OP_SEND, -1, 1, Address(memory_.page(0)),
                              2 * PageSize()),
                    2 * PageSize());
 }
 
 TEST_F(WorkersTest, AnOwnerSendsWhatIsMissingByReference) {
-  kevent_sqe send = Operation(KEVENT_OP_SEND, -1, 1, Address(memory_.page(0)),
-                              2 * PageSize());
-  send.events = KEVENT_SEND_REFERENCE;
-  ExpectSendGoesOn(send, 2 * PageSize());
+  for (const bool huge : {false, true}) {
+    SlowMemory memory;
+    ASSERT_TRUE(memory.Open());
+    if (huge) {
+      std::ofstream("/proc/sys/vm/nr_hugepages") << 4;
+      if (!memory.Map(2, huge)) GTEST_SKIP() << "no huge pages";
+    } else {
+      ASSERT_TRUE(memory.Map(2));
+    }
+    kevent_sqe send =
+        Operation(KEVENT_OP_SEND, -1, 1, Address(memory.page(1) - PageSize()),
+                  2 * PageSize());
+    send.events = KEVENT_SEND_REFERENCE;
+    Reopen({});
+    ExpectSendGoesOn(&memory, send, 2 * PageSize());
+  }
 }
 
 TEST_F(WorkersTest, AnOwnerSendsAHeaderThatIsMissing) {
@@ -191,7 +299,7 @@ TEST_F(WorkersTest, AnOwnerSendsAHeaderThatIsMissing) {
   parts.header = Address(memory_.page(0));
   parts.header_bytes = 2 * PageSize();
   parts.progress = Address(&progress);
-  ExpectSendGoesOn(Sendfile(-1, file.fd(), 0, 10'000, &parts, 1),
+  ExpectSendGoesOn(&memory_, Sendfile(-1, file.fd(), 0, 10'000, &parts, 1),
                    2 * PageSize() + 10'000);
 }
 
