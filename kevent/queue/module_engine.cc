@@ -103,7 +103,7 @@ class ModuleEngine final : public Engine {
   static bool SendsInParts(const SendOp& op);
   bool SendNextPart(SendOp* op, int64_t sent);
   bool ByReference(const SendOp& op) const;
-  bool IsAlone(uint32_t submissions) const;
+  bool TakeAlone();
   bool SendAlone(const SendOp& op);
   void SetSend(const SendOp& op, kevent_sqe* sqe);
   void SetSendfile(SendfileOp* op, kevent_sqe* sqe);
@@ -137,7 +137,7 @@ class ModuleEngine final : public Engine {
   std::atomic<size_t> nests_{0};               // their number, for Poll
   std::vector<epoll_event> nested_events_;     // of the last Poll
   uint64_t in_kernel_ = 0;                     // operations it holds
-  uint32_t batch_ = 0;     // entries that the last Process has read
+  uint32_t batch_ = 0;     // entries that Process has read; 0 after TakeAlone
   bool provided_ = false;  // buffers of which the kernel has not been told
   std::vector<uint64_t> handles_;              // by index of the slot
   std::vector<kevent_sqe> changes_;            // scratch
@@ -320,18 +320,19 @@ bool ModuleEngine::SendNextPart(SendOp* op, int64_t sent) {
   return true;
 }
 
-// Whether one entry alone has come, and the next call would submit so many
-// operations: what was told alone is answered alone.
-bool ModuleEngine::IsAlone(uint32_t submissions) const {
-  return batch_ == 1 && !core_->many_threads() && Unread() == 0 &&
-         InSubmission() == submissions;
+// Whether this is the first operation since one entry alone has come, and
+// nothing else is to be submitted: what was told alone is answered alone.
+bool ModuleEngine::TakeAlone() {
+  const bool alone = batch_ == 1 && !core_->many_threads() && Unread() == 0 &&
+                     InSubmission() == 0;
+  if (alone) batch_ = 0;
+  return alone;
 }
 
-// Submits the newest in the ring at once, if it is alone, and takes its entry:
-// a turn of the loop less. True if it is sent; else it is left to the next
-// call.
+// Submits the newest in the ring at once and takes its entry: a turn of the
+// loop less. True if it is sent; else it is left to the next call.
 bool ModuleEngine::SendAlone(const SendOp& op) {
-  if (!IsAlone(1)) return false;
+  provided_ = false;
   EnterAtOnce();
   const uint32_t head = ring_->cq_head;
   if (Unread() == 0) return false;
@@ -376,8 +377,10 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
     return kPending;
   }
   auto* send = op->opcode == Opcode::kSend ? static_cast<SendOp*>(op) : nullptr;
+  bool alone = send && ByReference(*send) && TakeAlone();
   if (send && (!ByReference(*send) ||
-               (TotalLength(*send) < kLeastByReferenceAlone && IsAlone(0)))) {
+               (alone && TotalLength(*send) < kLeastByReferenceAlone))) {
+    alone = false;
     // Most go out at once: then no entry has to come for them.
     int64_t r = TrySend(send, nullptr);
     if (r == 0) {
@@ -421,7 +424,7 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
     }
     case Opcode::kSend:
       SetSend(*send, sqe);
-      if (SendAlone(*send)) return TotalLength(*send);
+      if (alone && SendAlone(*send)) return TotalLength(*send);
       break;
     case Opcode::kSendfile:
       SetSendfile(static_cast<SendfileOp*>(op), sqe);
