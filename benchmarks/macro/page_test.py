@@ -156,6 +156,12 @@ class PageTest(unittest.TestCase):
         self.assertIn("| idle | 50 | 4.000 | 100000 | 0.42% |  |  |", told(True))
         self.assertNotIn("The admin service", text(cell("keventd", "epoll", 1.5)))
 
+    def test_a_rounded_value_may_lie_outside_its_rounds(self):
+        """The median of 258.048, 258.048 and 258.048 is shown as 258."""
+        below, above = plots.reach(258.0, 258.048, 258.048)
+        self.assertEqual(below, 0.0)
+        self.assertAlmostEqual(above, 0.048)
+
     def test_plots_are_shown(self):
         lines = page.lines(result(cell("keventd", "epoll", 1.5)), [("T", "b/cpu.svg")])
         self.assertIn("![T](b/cpu.svg)", lines)

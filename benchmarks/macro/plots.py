@@ -27,6 +27,11 @@ def series_name(cell):
     return name if name in _COLOURS else None
 
 
+def reach(middle, low, high):
+    """Returns how far a line goes below and above a value, which may be rounded."""
+    return max(0.0, middle - low), max(0.0, high - middle)
+
+
 def by_size(cells):
     """Returns the cells of single files at 64 kept connections by their sizes."""
     out = {}
@@ -228,8 +233,8 @@ class Plotter:
     def _bars(self, axes, names, heights, low_high=None, **options):
         error = None
         if low_high:
-            error = [[h - low for h, (low, _) in zip(heights, low_high)],
-                     [high - h for h, (_, high) in zip(heights, low_high)]]
+            pairs = [reach(h, *ends) for h, ends in zip(heights, low_high)]
+            error = [list(side) for side in zip(*pairs)]
         bars = axes.bar(
             names, heights, yerr=error, capsize=3,
             color=[_COLOURS.get(n, "#777777") for n in names], **options)
@@ -275,10 +280,9 @@ class Plotter:
         answered.set_ylabel("hot requests answered each second")
         answered.legend(loc="lower right")
         for position, row in enumerate(rows):
-            (low, high), = [low_high("p99_us")[position]]
+            below, above = reach(row["p99_us"], *low_high("p99_us")[position])
             late.errorbar(
-                position, row["p99_us"],
-                yerr=[[row["p99_us"] - low], [high - row["p99_us"]]], fmt="o",
+                position, row["p99_us"], yerr=[[below], [above]], fmt="o",
                 color=_COLOURS.get(names[position], "#777777"), capsize=3)
         late.set_yscale("log")
         late.set_xticks(range(len(rows)), names, rotation=30)
