@@ -377,10 +377,12 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
     return kPending;
   }
   auto* send = op->opcode == Opcode::kSend ? static_cast<SendOp*>(op) : nullptr;
-  bool alone = send && ByReference(*send) && TakeAlone();
-  if (send && (!ByReference(*send) ||
-               (alone && TotalLength(*send) < kLeastByReferenceAlone))) {
-    alone = false;
+  const bool by_reference = send && ByReference(*send);
+  const bool alone = by_reference && TakeAlone();
+  const bool by_copy =
+      send &&
+      (!by_reference || (alone && TotalLength(*send) < kLeastByReferenceAlone));
+  if (by_copy) {
     // Most go out at once: then no entry has to come for them.
     int64_t r = TrySend(send, nullptr);
     if (r == 0) {
@@ -424,7 +426,7 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
     }
     case Opcode::kSend:
       SetSend(*send, sqe);
-      if (alone && SendAlone(*send)) return TotalLength(*send);
+      if (alone && !by_copy && SendAlone(*send)) return TotalLength(*send);
       break;
     case Opcode::kSendfile:
       SetSendfile(static_cast<SendfileOp*>(op), sqe);
