@@ -99,10 +99,14 @@ def program(name):
 
 
 def start(command, cores_of_it, **options):
-    """Starts a process on some cores; it ends with this one, however that ends."""
+    """Starts a process on some cores; it ends with this one, however that ends.
+
+    It leads a process group of its own: a server that is told to end may tell its
+    whole group (lighttpd with several workers does), and that would be us."""
     parent = os.getpid()
 
     def prepare():
+        os.setpgid(0, 0)
         os.sched_setaffinity(0, cores_of_it)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
