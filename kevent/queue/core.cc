@@ -83,8 +83,8 @@ Core::~Core() {
   descriptors_.ForEach([&](int, Descriptor* d) {
     while (Operation* op = d->recv.PopFront()) forget(op);
     while (Operation* op = d->send.PopFront()) forget(op);
-    if (d->closer) forget(d->closer);
   });
+  for (auto& [fd, closer] : closers_) forget(closer);
   // Nobody else knows of a connection whose entry was not taken.
   auto drop = [](const Operation* op, int64_t result) {
     if (op->opcode == Opcode::kAccept && result >= 0) {
@@ -242,12 +242,11 @@ void Core::Run(Operation* op) {
   op->q.state = State::kStarted;
   op->q.bits &= ~kBitResume;
   if (op->opcode == Opcode::kClose) {
-    auto* closer = static_cast<CloseOp*>(op);
     if (d->closing) {
       Complete(op, -EBADF);
       return;
     }
-    d->closer = closer;
+    closers_[op->fd] = static_cast<CloseOp*>(op);
     CloseDescriptor(op->fd);
     return;
   }
@@ -480,8 +479,8 @@ void Core::CancelAll(Descriptor* d) {
   // Those not started are held back first, so that none of them is started by
   // the end of the one before it.
   for (OpList* list : {&d->recv, &d->send}) {
-    for (Operation* op = list->tail; op;) {
-      Operation* before = op->q.prev;
+    for (Operation* op = list->tail(); op;) {
+      Operation* before = op == list->head ? nullptr : op->q.prev;
       if (op->q.state != State::kStarted) {
         op->q.state = State::kBlocked;
       }
@@ -524,7 +523,11 @@ int Core::CloseDescriptor(int fd) {
 }
 
 int Core::FinishClose(int fd, Descriptor* d) {
-  CloseOp* closer = d->closer;
+  CloseOp* closer = nullptr;
+  if (auto it = closers_.find(fd); it != closers_.end()) {
+    closer = it->second;
+    closers_.erase(it);
+  }
   engine_->Forget(fd, d);
   uint32_t epoch = d->epoch;
   if (!Fault(FaultPoint::kReusedDescriptor)) {
@@ -532,7 +535,6 @@ int Core::FinishClose(int fd, Descriptor* d) {
     d->epoch = epoch + 1;
   } else {
     d->closing = false;
-    d->closer = nullptr;
   }
   int r = close(fd) < 0 ? -errno : 0;
   if (r == -EINTR) r = 0;  // Linux has closed it (close(2))

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "kevent/queue/descriptor.h"
 #include "kevent/queue/engine.h"
 #include "kevent/queue/entry_ring.h"
@@ -228,6 +229,7 @@ class Core {
   int64_t leader_deadline_ = 0;  // and returns by then
 
   DescriptorTable descriptors_;
+  absl::flat_hash_map<int, CloseOp*> closers_;  // of descriptors being closed
   SlotTable slots_;
   EntryRing ring_;
   OpList overflow_;                    // completions that found the ring full

@@ -12,20 +12,29 @@ namespace kevent::internal {
 
 struct OpList {
   Operation* head = nullptr;
-  Operation* tail = nullptr;
 
   bool empty() const { return head == nullptr; }
+  Operation* tail() const { return head ? head->q.prev : nullptr; }
 
   void PushBack(Operation* op) {
     op->q.next = nullptr;
-    op->q.prev = tail;
-    (tail ? tail->q.next : head) = op;
-    tail = op;
+    if (head) {
+      op->q.prev = head->q.prev;
+      head->q.prev->q.next = op;
+    } else {
+      head = op;
+    }
+    head->q.prev = op;
   }
 
   void Remove(Operation* op) {
-    (op->q.prev ? op->q.prev->q.next : head) = op->q.next;
-    (op->q.next ? op->q.next->q.prev : tail) = op->q.prev;
+    Operation* const next = op->q.next;
+    if (op != head) {
+      op->q.prev->q.next = next;
+    } else {
+      head = next;
+    }
+    if (head) (next ? next : head)->q.prev = op->q.prev;
     op->q.next = op->q.prev = nullptr;
   }
 
@@ -35,6 +44,8 @@ struct OpList {
     return op;
   }
 };
+// The head's `prev` is the tail: a descriptor has two of these lists, and
+// there may be a million descriptors.
 
 class OpSet {
  public:
@@ -63,9 +74,8 @@ class OpSet {
 inline constexpr uint32_t kNoSlot = ~0u;
 
 struct Descriptor {
-  OpList recv;  // accept, recv; in the order submitted
-  OpList send;  // connect, send, sendfile, shutdown
-  CloseOp* closer = nullptr;
+  OpList recv;                   // accept, recv; in the order submitted
+  OpList send;                   // connect, send, sendfile, shutdown
   uint32_t interests = kNoSlot;  // first of the poll interests on it
   uint32_t in_kernel = 0;        // operations the kernel holds a reference for
   uint32_t registered = 0;       // epoll: the mask in force, 0 if none
@@ -85,6 +95,8 @@ struct Descriptor {
   }
 };
 // What a queue knows of one descriptor number.
+
+static_assert(sizeof(Descriptor) <= 40);
 
 class DescriptorTable {
  public:

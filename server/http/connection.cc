@@ -30,13 +30,14 @@ constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 }  // namespace
 
-Connection::Connection(HttpServer* server, int fd)
-    : loop::Timer(OnTimer), server_(server) {
+WorkTimer::WorkTimer(Work* w) : loop::Timer(Connection::OnTimer), work(w) {}
+
+Connection::Connection(HttpServer* server, int fd) : server_(server) {
   RecvOp::fd = fd;
 }
 
 void Connection::Start() {
-  SetDeadline(server_->options_.header_timeout_ns);
+  server_->Wait(this, HttpServer::kForFirst);
   // Of the first request alone: many connections have no other, and nothing has
   // to be cancelled when such a one is closed.
   StartRecv(server_->BringsRequest(fd()) ? 0 : kOpPollFirst);
@@ -101,6 +102,7 @@ void Connection::Received(const Entry& entry) {
     return;
   }
   if (!work_) {
+    WaitNode::Unlink();
     work_ = server_->TakeWork();
     work_->exchange.connection_ = this;
     SetDeadline(server_->options_.header_timeout_ns);
@@ -174,13 +176,18 @@ void Connection::Process() {
 // Nothing of the next request is here: back to the smallest form.
 void Connection::EndRequest() {
   Drop(&work_->current);
-  server_->PutWork(std::exchange(work_, nullptr));
+  server_->PutWork(TakeWork());
   if (server_->draining_) {
     Close();
     return;
   }
-  SetDeadline(server_->options_.idle_timeout_ns);
+  server_->Wait(this, HttpServer::kForNext);
   Recv();
+}
+
+Work* Connection::TakeWork() {
+  if (work_) work_->exchange.connection_ = nullptr;
+  return std::exchange(work_, nullptr);
 }
 
 bool Connection::ParseHead() {
@@ -506,7 +513,7 @@ void Connection::Abort() {
 void Connection::Close() {
   if (state_ != State::kClosed) {
     state_ = State::kClosed;
-    server_->loop_->CancelTimer(this);
+    WaitNode::Unlink();
     server_->loop_->Close(RecvOp::fd);
     // What is under way makes its last entries now.
   }
@@ -529,17 +536,20 @@ void Connection::Free() {
 // --- Time.
 
 void Connection::SetDeadline(int64_t after_ns) {
-  deadline_ns_ = server_->loop_->now_ns() + after_ns;
+  Work* w = work_;
+  w->deadline_ns = server_->loop_->now_ns() + after_ns;
   // The timer may stand earlier: when it fires it is set again.
-  if (!pending() || TimerNode::deadline_ns > deadline_ns_) {
-    server_->loop_->SetTimer(this, deadline_ns_);
+  if (!w->timer.pending() || w->timer.deadline_ns > w->deadline_ns) {
+    server_->loop_->SetTimer(&w->timer, w->deadline_ns);
   }
 }
 
 void Connection::OnTimer(loop::Loop* loop, loop::Timer* timer) {
-  auto* c = static_cast<Connection*>(timer);
-  if (loop->now_ns() < c->deadline_ns_) {
-    loop->SetTimer(c, c->deadline_ns_);
+  Work* w = static_cast<WorkTimer*>(timer)->work;
+  Connection* c = w->exchange.connection_;
+  if (!c || c->closed()) return;
+  if (loop->now_ns() < w->deadline_ns) {
+    loop->SetTimer(timer, w->deadline_ns);
   } else {
     c->TimedOut();
   }

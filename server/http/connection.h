@@ -13,13 +13,20 @@
 #include <vector>
 
 #include "server/http/body.h"
+#include "server/http/list_node.h"
 #include "server/http/parser.h"
 #include "server/http/server.h"
 #include "server/loop/loop.h"
 
 namespace kevent::http {
 
+class Connection;
 struct Work;
+
+struct WorkTimer : loop::Timer {
+  explicit WorkTimer(Work* w);
+  Work* const work;
+};
 
 struct WorkSend : SendOp {
   Work* work = nullptr;
@@ -36,10 +43,13 @@ struct InputBuffer {
 };
 
 struct Work {
-  Work() {
+  Work() : timer(this) {
     send.work = this;
     sendfile.work = this;
   }
+
+  WorkTimer timer;  // goes on from one connection to the next: see SetDeadline
+  int64_t deadline_ns = 0;
 
   Exchange exchange;
   Request request;
@@ -72,7 +82,13 @@ struct Work {
 };
 // What a connection needs while it has a request; from the server's pool.
 
-class Connection : private RecvOp, private loop::Timer {
+struct AllNode : ListNode {};
+
+struct WaitNode : ListNode {
+  int64_t since_ns = 0;
+};
+
+class Connection : private RecvOp, public AllNode, public WaitNode {
  public:
   Connection(HttpServer* server, int fd);
 
@@ -101,10 +117,14 @@ class Connection : private RecvOp, private loop::Timer {
   void RespondFile(int status, std::string_view head, int file, int64_t offset,
                    int64_t length, Release release, FileMemo* memo);
 
-  Work* TakeWork() { return std::exchange(work_, nullptr); }
+  Work* TakeWork();
+  // It is nobody's then; null if there is none.
 
-  Connection* prev = nullptr;  // the server's list
-  Connection* next = nullptr;
+  void TimedOut();
+  // What it waits for has not come in time.
+
+  static void OnTimer(loop::Loop* loop, loop::Timer* timer);
+  // Of a Work.
 
  private:
   enum class State : uint8_t {
@@ -120,7 +140,6 @@ class Connection : private RecvOp, private loop::Timer {
 
   static void OnRecv(loop::Loop* loop, Operation* op, const Entry& entry);
   static void OnSent(loop::Loop* loop, Operation* op, const Entry& entry);
-  static void OnTimer(loop::Loop* loop, loop::Timer* timer);
 
   void Received(const Entry& entry);
   void ReceivedEarly(std::string_view data);
@@ -145,12 +164,8 @@ class Connection : private RecvOp, private loop::Timer {
   void Free();
   void SetDeadline(int64_t after_ns);
   int64_t Progress(int64_t* quiet_ns) const;
-  void TimedOut();
   void Close408();
 
-  int64_t deadline_ns_ = 0;
-  HttpServer* const server_;
-  Work* work_ = nullptr;
   State state_ = State::kIdle;
   bool keep_alive_ = true;
   bool processing_ = false;  // within Process: it goes on by itself
@@ -158,10 +173,12 @@ class Connection : private RecvOp, private loop::Timer {
   bool ended_ = false;  // no more input comes
   bool freed_ = false;
   uint8_t pending_ = 0;  // operations whose last entry has not come
+  HttpServer* const server_;
+  Work* work_ = nullptr;
 };
 // One client. While it is idle this object is all there is of it.
 
-static_assert(sizeof(Connection) <= 160);
+static_assert(sizeof(Connection) <= 144);
 
 }  // namespace kevent::http
 

@@ -24,15 +24,27 @@ struct Adopted : Connection {
   const uint64_t id;  // nanoseconds of the loop's clock, made unique
 };
 // A connection and what the server itself keeps of it.
-static_assert(sizeof(Adopted) <= 160);
+
+static_assert(sizeof(Adopted) <= 152);
+
+Adopted* FromAll(ListNode* node) {
+  return static_cast<Adopted*>(static_cast<AllNode*>(node));
+}
 
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kAcceptRetry = 100'000'000;
+constexpr size_t kSlots = 64;  // connections that memory is allocated for
+constexpr int kWaitsPerTurn = 256;         // ended
 constexpr size_t kUnusedWork = 256;        // kept for the next connections
 constexpr size_t kUnusedBytes = 32 << 10;  // of each of its buffers
 
 }  // namespace
+
+union HttpServer::Slot {
+  Slot* next;  // unused
+  alignas(Adopted) std::byte memory[sizeof(Adopted)];
+};
 
 struct HttpServer::Acceptor : AcceptOp, loop::Timer {
   explicit Acceptor(HttpServer* s) : loop::Timer(OnRetry), server(s) {}
@@ -156,7 +168,11 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
 
 HttpServer::HttpServer(loop::Loop* loop, Handler* handler,
                        const Options& options)
-    : loop_(loop), handler_(handler), options_(options), log_{this, nullptr} {}
+    : loop_(loop),
+      handler_(handler),
+      options_(options),
+      log_{this, nullptr},
+      wait_timer_(this) {}
 
 void HttpServer::Finished::operator()(LogRecord record) {
   // The loop's time is that of the beginning of the turn. What is sent within
@@ -189,7 +205,8 @@ HttpServer::~HttpServer() {
     loop_->RunOnce(kMillisecond);
   } while (busy());
   for (Walk* walk = walks_; walk; walk = walk->next_) walk->server_ = nullptr;
-  for (void* memory : unused_connections_) ::operator delete(memory);
+  loop_->CancelTimer(&wait_timer_);
+  for (auto& work : unused_work_) loop_->CancelTimer(&work->timer);
 }
 
 void HttpServer::Listen(int fd) {
@@ -217,6 +234,7 @@ void HttpServer::Configure(Handler* handler, const Options& options) {
   options_.limits.header_bytes = before.limits.header_bytes;
   options_.buffers = before.buffers;
   options_.buffer_bytes = before.buffer_bytes;
+  EndWaits();  // some may wait for a shorter time now
   // There may be room for more now.
   if (draining_ || destroying_) return;
   for (auto& acceptor : acceptors_) StartAccept(acceptor.get());
@@ -270,18 +288,17 @@ void HttpServer::Adopt(int fd) {
     loop_->Close(fd);
     return;
   }
-  void* memory;
-  if (unused_connections_.empty()) {
-    memory = ::operator new(sizeof(Adopted));
-  } else {
-    memory = unused_connections_.back();
-    unused_connections_.pop_back();
+  if (!unused_slots_) {
+    slots_.push_back(std::make_unique<Slot[]>(kSlots));
+    for (size_t i = kSlots; i-- > 0;) {
+      Slot* slot = &slots_.back()[i];
+      slot->next = std::exchange(unused_slots_, slot);
+    }
   }
+  Slot* slot = std::exchange(unused_slots_, unused_slots_->next);
   last_id_ = std::max(last_id_ + 1, static_cast<uint64_t>(loop_->now_ns()));
-  auto* c = new (memory) Adopted(this, fd, last_id_);
-  c->next = connections_;
-  if (connections_) connections_->prev = c;
-  connections_ = c;
+  auto* c = new (slot->memory) Adopted(this, fd, last_id_);
+  c->AllNode::LinkBefore(all_.next);
   ++connection_count_;
   counters_.connections.Add(1);
   c->Start();
@@ -300,11 +317,11 @@ bool HttpServer::BringsRequest(int fd) {
 }
 
 void HttpServer::Removed(Connection* c) {
-  (c->prev ? c->prev->next : connections_) = c->next;
-  if (c->next) c->next->prev = c->prev;
+  AllNode* const node = c;
   for (Walk* walk = walks_; walk; walk = walk->next_) {
-    if (walk->at_ == c) walk->at_ = c->next;
+    if (walk->at_ == node) walk->at_ = node->next;
   }
+  node->Unlink();
   --connection_count_;
   counters_.connections.Sub(1);
   // Its own functions may still be on the stack.
@@ -314,13 +331,59 @@ void HttpServer::Removed(Connection* c) {
         HttpServer* server = connection->server();
         if (Work* work = connection->TakeWork()) server->PutWork(work);
         connection->~Adopted();
-        server->unused_connections_.push_back(p);
+        auto* slot = new (p) Slot;
+        slot->next = std::exchange(server->unused_slots_, slot);
       },
       static_cast<Adopted*>(c));
   if (!draining_ && !destroying_) {
     for (auto& acceptor : acceptors_) StartAccept(acceptor.get());
   }
   CheckDrained();
+}
+
+// Nothing of a request has come yet. A timer for all of them that wait for the
+// same: the first of a list is the first to be given up.
+void HttpServer::Wait(Connection* c, Waiting what) {
+  WaitNode* node = c;
+  node->since_ns = loop_->now_ns();
+  node->LinkBefore(&waiting_[what]);
+  const int64_t until_ns = node->since_ns + WaitsAtMost(what);
+  // It may stand earlier: when it fires it is set again.
+  if (!wait_timer_.pending() || wait_timer_.deadline_ns > until_ns) {
+    loop_->SetTimer(&wait_timer_, until_ns);
+  }
+}
+
+int64_t HttpServer::WaitsAtMost(int what) const {
+  return what == kForFirst ? options_.header_timeout_ns
+                           : options_.idle_timeout_ns;
+}
+
+void HttpServer::OnWaited(loop::Loop*, loop::Timer* timer) {
+  static_cast<WaitTimer*>(timer)->server->EndWaits();
+}
+
+// Gives up those that have waited long enough, some at a time, and sees to it
+// that the next ones are.
+void HttpServer::EndWaits() {
+  int64_t next_ns = INT64_MAX;
+  int left = kWaitsPerTurn;
+  for (int what = 0; what < kWaitings; ++what) {
+    while (waiting_[what].linked()) {
+      auto* node = static_cast<WaitNode*>(waiting_[what].next);
+      int64_t until_ns = node->since_ns + WaitsAtMost(what);
+      if (until_ns > loop_->now_ns() || left == 0) {
+        next_ns = std::min(next_ns, until_ns);
+        break;
+      }
+      --left;
+      static_cast<Connection*>(node)->TimedOut();
+    }
+  }
+  if (next_ns != INT64_MAX) {
+    // Later than now, or it would fire within this turn.
+    loop_->SetTimer(&wait_timer_, std::max(next_ns, loop_->now_ns() + 1));
+  }
 }
 
 Work* HttpServer::TakeWork() {
@@ -332,7 +395,10 @@ Work* HttpServer::TakeWork() {
 
 void HttpServer::PutWork(Work* work) {
   std::unique_ptr<Work> owned(work);
-  if (unused_work_.size() >= kUnusedWork) return;
+  if (unused_work_.size() >= kUnusedWork) {
+    loop_->CancelTimer(&work->timer);
+    return;
+  }
   work->parser = ParserState();
   work->input = {};
   work->failed = false;
@@ -411,7 +477,7 @@ void HttpServer::CheckDrained() {
 
 HttpServer::Walk::Walk(HttpServer* server, uint64_t below)
     : server_(server),
-      at_(server->connections_),
+      at_(server->all_.next),
       below_(below),
       next_(server->walks_) {
   server->walks_ = this;
@@ -425,9 +491,9 @@ HttpServer::Walk::~Walk() {
 }
 
 bool HttpServer::Walk::Next(size_t count, Fn fn) {
-  for (; server_ && at_ && count > 0; --count) {
-    Connection* c = std::exchange(at_, at_->next);
-    const uint64_t id = static_cast<Adopted*>(c)->id;
+  for (; server_ && at_ != &server_->all_ && count > 0; --count) {
+    Adopted* c = FromAll(std::exchange(at_, at_->next));
+    const uint64_t id = c->id;
     if (id >= below_ || c->closed()) continue;
     ConnectionInfo info;
     info.id = id;
@@ -452,7 +518,7 @@ bool HttpServer::Walk::Next(size_t count, Fn fn) {
         c->Abort();
     }
   }
-  return server_ && at_;
+  return server_ && at_ != &server_->all_;
 }
 
 }  // namespace kevent::http

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "server/http/body.h"
 #include "server/http/date.h"
+#include "server/http/list_node.h"
 #include "server/http/parser.h"
 #include "server/loop/loop.h"
 #include "server/stats/http_counters.h"
@@ -173,8 +174,9 @@ class HttpServer {
   // Closes one of the listening sockets; its connections live on.
 
   void Configure(Handler* handler, const Options& options);
-  // Requests that come from now on go to `handler`, and these options hold, of
-  // which limits.header_bytes, buffers and buffer_bytes stay as they were. The
+  // Requests that come from now on go to `handler`, and these options hold, for
+  // connections that wait for a request already, too. Of them
+  // limits.header_bytes, buffers and buffer_bytes stay as they were. The
   // handler before must live until it has responded to all it was given.
 
   void Drain(absl::AnyInvocable<void()> done);
@@ -232,7 +234,7 @@ class HttpServer {
    private:
     friend class HttpServer;
     HttpServer* server_;
-    Connection* at_ = nullptr;  // the next to be looked at
+    ListNode* at_ = nullptr;  // the next to be looked at
     const uint64_t below_;
     Walk* next_ = nullptr;  // the server's list
   };
@@ -253,6 +255,12 @@ class HttpServer {
   friend class Connection;
   friend class Exchange;
   struct Acceptor;
+  union Slot;
+
+  struct WaitTimer : loop::Timer {
+    explicit WaitTimer(HttpServer* s) : loop::Timer(OnWaited), server(s) {}
+    HttpServer* const server;
+  };
 
   struct Finished {
     explicit operator bool() const { return true; }
@@ -270,6 +278,11 @@ class HttpServer {
   void StartAccept(Acceptor* acceptor);
   void ResumeAccept();
   void Adopt(int fd);
+  enum Waiting { kForFirst, kForNext, kWaitings };  // request
+  void Wait(Connection* connection, Waiting what);
+  int64_t WaitsAtMost(int what) const;
+  static void OnWaited(loop::Loop* loop, loop::Timer* timer);
+  void EndWaits();
   bool BringsRequest(int fd);
   static void EndSome(std::unique_ptr<Walk> walk, Verdict verdict);
   void Removed(Connection* connection);
@@ -284,12 +297,15 @@ class HttpServer {
   BufferPool* pool_ = nullptr;
   Finished log_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
-  Connection* connections_ = nullptr;  // newest first
+  ListNode all_;                  // AllNode, newest first
+  ListNode waiting_[kWaitings];  // WaitNode, those that wait longest first
+  WaitTimer wait_timer_;
   uint64_t last_id_ = 0;
   Walk* walks_ = nullptr;
   size_t connection_count_ = 0;
   std::vector<std::unique_ptr<Work>> unused_work_;
-  std::vector<void*> unused_connections_;
+  std::vector<std::unique_ptr<Slot[]>> slots_;  // memory of connections
+  Slot* unused_slots_ = nullptr;
   DateCache date_;
   int64_t date_until_ns_ = 0;
   int64_t unix_time_ = 0;

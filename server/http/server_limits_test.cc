@@ -327,6 +327,55 @@ TEST_P(ServerLimitsTest, IdleConnectionsAreClosed) {
   EXPECT_TRUE(server_->AwaitConnections(0));
 }
 
+// More than are closed in one turn of the loop.
+TEST_P(ServerLimitsTest, AllOfManyIdleConnectionsAreClosed) {
+  constexpr size_t kClients = 600;
+  DescriptorLimit limit;
+  if (!limit.Raise(2 * kClients + 200)) GTEST_SKIP() << "descriptors";
+  HttpServer::Options options;
+  options.idle_timeout_ns = 300 * kMs;
+  options.header_timeout_ns = 300 * kMs;
+  Start(options);
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (size_t i = 0; i < kClients; ++i) {
+    clients.push_back(std::make_unique<TestClient>(port()));
+    if (i % 2 == 0) {
+      EXPECT_EQ(clients.back()->Get("/x").body, "/x");
+    }
+  }
+  // They are all late at once.
+  server_->Call([] { poll(nullptr, 0, 400); });
+  for (auto& client : clients) EXPECT_EQ(client->AwaitEnd(), End::kClosed);
+  EXPECT_TRUE(server_->AwaitConnections(0));
+  EXPECT_EQ(counters().timeouts.value(), kClients);
+}
+
+// Who waits already waits for as long as those who come later.
+TEST_P(ServerLimitsTest, ANewIdleTimeoutHoldsForAllWhoWait) {
+  HttpServer::Options options;
+  options.idle_timeout_ns = 60'000 * kMs;
+  Start(options);
+  FunctionHandler handler([](Exchange* x) { x->Reply(200, "text/plain", "y"); });
+  auto configure = [&](int64_t idle_timeout_ns) {
+    server_->Call([&] {
+      options.idle_timeout_ns = idle_timeout_ns;
+      server_->server()->Configure(&handler, options);
+    });
+  };
+  TestClient client(port());
+  EXPECT_EQ(client.Get("/x").body, "/x");
+  auto start = Clock::now();
+  configure(200 * kMs);
+  EXPECT_EQ(client.AwaitEnd(), End::kClosed);
+  EXPECT_LT(MsSince(start), 30'000);
+  TestClient other(port());
+  EXPECT_EQ(other.Get("/x").body, "y");
+  configure(60'000 * kMs);
+  EXPECT_FALSE(other.Readable(400));
+  EXPECT_EQ(other.Get("/x").body, "y");
+  server_.reset();
+}
+
 // --- Limits.
 
 TEST_P(ServerLimitsTest, MoreConnectionsWaitInTheBacklog) {
