@@ -34,9 +34,9 @@ Adopted* FromAll(ListNode* node) {
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kAcceptRetry = 100'000'000;
-constexpr size_t kSlots = 64;  // connections that memory is allocated for
-constexpr int kWaitsPerTurn = 256;         // ended
-constexpr size_t kUnusedWork = 256;        // kept for the next connections
+constexpr size_t kSlots = 64;        // connections that memory is allocated for
+constexpr int kWaitsPerTurn = 256;   // ended
+constexpr size_t kUnusedWork = 256;  // kept for the next connections
 constexpr size_t kUnusedBytes = 32 << 10;  // of each of its buffers
 
 }  // namespace

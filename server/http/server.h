@@ -297,7 +297,7 @@ class HttpServer {
   BufferPool* pool_ = nullptr;
   Finished log_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
-  ListNode all_;                  // AllNode, newest first
+  ListNode all_;                 // AllNode, newest first
   ListNode waiting_[kWaitings];  // WaitNode, those that wait longest first
   WaitTimer wait_timer_;
   uint64_t last_id_ = 0;

@@ -355,7 +355,8 @@ TEST_P(ServerLimitsTest, ANewIdleTimeoutHoldsForAllWhoWait) {
   HttpServer::Options options;
   options.idle_timeout_ns = 60'000 * kMs;
   Start(options);
-  FunctionHandler handler([](Exchange* x) { x->Reply(200, "text/plain", "y"); });
+  FunctionHandler handler(
+      [](Exchange* x) { x->Reply(200, "text/plain", "y"); });
   auto configure = [&](int64_t idle_timeout_ns) {
     server_->Call([&] {
       options.idle_timeout_ns = idle_timeout_ns;
