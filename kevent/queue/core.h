@@ -151,7 +151,7 @@ class Core {
   // the socket is full; otherwise it goes on by itself.
   int64_t SendNow(SendOp* op, Descriptor* d);
   // Sends what the socket takes now. 0 when all is out, or negative errno;
-  // -EAGAIN when it is full.
+  // -EAGAIN when it is full; kPending: it goes on by itself.
   bool SendsByReference();
   static void Uncork(int fd);
   // Sends what kBitCorked held back.

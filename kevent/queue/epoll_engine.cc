@@ -353,6 +353,7 @@ int64_t EpollEngine::StartRecv(RecvOp* op, Descriptor* d) {
 int64_t EpollEngine::StartSend(SendOp* op, Descriptor* d) {
   if (d->may_write) {
     int64_t r = core_->SendNow(op, d);
+    if (r == kPending) return kPending;
     if (r == 0) {
       return Fault(FaultPoint::kShortSendDone) ? TotalLength(*op) : op->q.done;
     }

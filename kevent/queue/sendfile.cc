@@ -16,9 +16,6 @@
 namespace kevent::internal {
 namespace {
 
-constexpr int64_t kTurn = 2 << 20;
-// Bytes one operation sends before others get their turn.
-
 constexpr int64_t kWindow = 2 << 20;
 // Bytes of a file that are read off the thread at a time.
 
@@ -74,8 +71,11 @@ bool Cork(int fd) {
 
 int64_t Core::SendNow(SendOp* op, Descriptor* d) {
   if (!op->by_reference) return TrySend(op, nullptr);
+  if (op->q.bits & kBitYield) return kPending;
   if (int r = MakeNonBlocking(op->fd, d); r < 0) return r;
-  return TrySend(op, &pages_);
+  const int64_t result = TrySend(op, &pages_);
+  if (result == kPending) Yield(op);
+  return result;
 }
 
 bool Core::SendsByReference() {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include "kevent/queue/engine.h"
 #include "kevent/queue/fault.h"
 #include "kevent/queue/syscalls.h"
 
@@ -18,6 +19,20 @@ int64_t Sum(std::span<const iovec> pieces) {
   int64_t sum = 0;
   for (const iovec& piece : pieces) sum += static_cast<int64_t>(piece.iov_len);
   return sum;
+}
+
+// Drops what goes beyond `bytes`, which are not 0; returns what is left.
+size_t Shorten(std::span<iovec> pieces, int64_t bytes, bool* all) {
+  auto left = static_cast<size_t>(bytes);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    if (pieces[i].iov_len >= left) {
+      if (pieces[i].iov_len > left || i + 1 < pieces.size()) *all = false;
+      pieces[i].iov_len = left;
+      return i + 1;
+    }
+    left -= pieces[i].iov_len;
+  }
+  return pieces.size();
 }
 
 }  // namespace
@@ -61,6 +76,7 @@ iovec NextOf(const SendOp& op, bool* all) {
 }
 
 int64_t TrySend(SendOp* op, PagePipe* pages) {
+  int64_t turn = kTurn;
   for (;;) {
     iovec rest[kPieces];
     bool all;
@@ -68,10 +84,13 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
     if (pieces == 0) return 0;
     if (op->by_reference && pages != nullptr &&
         Sum({rest, pieces}) >= kLeastByReference) {
+      if (turn <= 0) return kPending;
       int64_t sent;
+      pieces = Shorten({rest, pieces}, turn, &all);
       const int r =
           pages->Send(op->fd, {rest, pieces}, op->more || !all, &sent);
       op->q.done += sent;
+      turn -= sent;
       if (r == 0) continue;
       if (r != -ENOSYS) return r;
       pages = nullptr;

@@ -20,10 +20,14 @@ inline constexpr int64_t kLeastByReference = 6 << 10;
 int64_t TryRecv(int fd, void* buffer, uint32_t size);
 // Bytes, 0 at the end of the stream, or negative errno; never blocks.
 
+inline constexpr int64_t kTurn = 2 << 20;
+// Bytes one operation sends by reference before others get their turn.
+
 int64_t TrySend(SendOp* op, PagePipe* pages);
 // Goes on at op->q.done. 0 when all is out, or negative errno; -EAGAIN when the
-// socket is full. op->q.done counts. What is to go by reference does so through
-// `pages`, unless that is null; the socket must be non-blocking then.
+// socket is full; kPending after kTurn bytes. op->q.done counts. What is to go
+// by reference does so through `pages`, unless that is null; the socket must be
+// non-blocking then.
 
 size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all);
 // What is left to be sent, as far as it fits into `out`; `*all` if it does.

@@ -274,6 +274,7 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
       if (send->by_reference && core_->SendsByReference()) {
         // The ring could only copy.
         int64_t r = core_->SendNow(send, d);
+        if (r == kPending) return kPending;
         if (r == 0) return op->q.done;
         if (r != -EAGAIN) return core_->EarlyEnd(op, static_cast<int>(r));
         PollFor(op, d);

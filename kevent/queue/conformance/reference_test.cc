@@ -113,6 +113,35 @@ TEST_P(ReferenceTest, AnySizeAndPlace) {
   }
 }
 
+TEST_P(ReferenceTest, LargerThanTheSocketAndLongerThanATurn) {
+  constexpr int kSize = 12 << 20;
+  const Pages pages(Pattern(kSize));
+  for (int buffer : {0, 64 << 10}) {
+    Pair pair = TcpPair(buffer);
+    SendOp* send = NewReference(pair.ours, pages.bytes());
+    MustSubmit(send);
+    EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, kSize));
+    EXPECT_EQ(kSize, ResultOf(send));
+  }
+}
+
+// However much the socket takes, others have their turn.
+TEST_P(ReferenceTest, SendsSomeAtATime) {
+  constexpr int kSize = 12 << 20;
+  const Pages pages(Pattern(kSize));
+  Pair pair = TcpPair();
+  const int room = 4 * kSize;
+  if (setsockopt(pair.ours, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) <
+      0) {
+    GTEST_SKIP() << "no room for it: " << strerror(errno);
+  }
+  SendOp* send = NewReference(pair.ours, pages.bytes());
+  MustSubmit(send);
+  EXPECT_LE(send->progress(), 2 << 20);
+  EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, kSize));
+  EXPECT_EQ(kSize, ResultOf(send));
+}
+
 TEST_P(ReferenceTest, GathersAnyNumberOfPieces) {
   for (size_t count : {2u, 17u, 65u, 300u, 1024u}) {
     for (int buffer : {0, 16 << 10}) {
