@@ -26,6 +26,15 @@ constexpr int kEvictionsForDescriptor = 8;
 // How far the pauses between tries to put a cold body into pages grow.
 constexpr uint8_t kMaxColdTries = 6;
 
+// Of a body that goes into pages: what the one who asks waits for.
+constexpr size_t kPiece = size_t{128} << 10;
+
+// A body that may still change unseen is compared as a whole again and again.
+constexpr size_t kMaxRacy = size_t{1} << 20;
+
+// A body that nobody asks for any more does not keep others out of pages.
+constexpr int64_t kReadingPauseNs = 1'000'000'000;
+
 // Says something about the path that holds until the tree changes.
 bool IsAnswer(int error) {
   switch (-error) {
@@ -183,9 +192,8 @@ EntryRef FileCache::Load(std::string_view path, uint32_t variant,
   OpenedFile file;
   const int result =
       WithDescriptors([&] { return root_->Open(copy.c_str(), &file); });
-  EntryRef entry =
-      Build(copy, variant, directory, complete, result, std::move(file),
-            nullptr, /*into_pages=*/false, now_ns, error);
+  EntryRef entry = Build(copy, variant, directory, complete, result,
+                         std::move(file), nullptr, /*body=*/{}, now_ns, error);
   tree_.Unpin(directory);
   return entry;
 }
@@ -226,9 +234,8 @@ EntryRef FileCache::Revalidate(Entry* entry, int64_t now_ns, int* error) {
       result = WithDescriptors(
           [&] { return root_->Open(old->path_.c_str(), &file); });
     }
-    answer =
-        Build(old->path_, old->variant_, directory, complete, result,
-              std::move(file), old.get(), /*into_pages=*/false, now_ns, error);
+    answer = Build(old->path_, old->variant_, directory, complete, result,
+                   std::move(file), old.get(), /*body=*/{}, now_ns, error);
   }
   tree_.Unpin(directory);
   return answer;
@@ -238,28 +245,87 @@ EntryRef FileCache::Revalidate(Entry* entry, int64_t now_ns, int* error) {
 EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
   const EntryRef old(entry);
   old->uses_left_ = options_.page_uses;
+  Reading whole;
+  Reading* const reading = old->info_.size <= kPiece ? &whole : &reading_;
   OpenedFile file;
+  Progress progress = Progress::kLater;
   // Not worth the descriptor of another one. A change is told by its event.
-  if (root_->Open(old->path_.c_str(), &file) < 0 || file.info != old->info_) {
+  if (root_->Open(old->path_.c_str(), &file) == 0 && file.info == old->info_) {
+    progress = ReadPiece(old.get(), file, reading, now_ns);
+  }
+  switch (progress) {
+    case Progress::kDone:
+      break;
+    case Progress::kGoesOn:
+      old->uses_left_ = 1;
+      break;
+    case Progress::kLater:
+      break;
+    case Progress::kCold:
+      // Who asked first may not have pulled it in yet. Less and less often,
+      // should the page cache be too small for it.
+      old->cold_tries_ = static_cast<uint8_t>(
+          std::min(old->cold_tries_ + 1, int{kMaxColdTries}));
+      old->uses_left_ = static_cast<uint16_t>(std::min<uint32_t>(
+          uint32_t{options_.page_uses} << 2 * old->cold_tries_, UINT16_MAX));
+      break;
+    case Progress::kShort:
+      // Shrank meanwhile: what is known of it is wrong already.
+      old->checked_until_ns_ = INT64_MIN;
+      break;
+    case Progress::kNever:
+      old->uses_left_ = 0;
+  }
+  if (progress != Progress::kDone) {
+    if (progress != Progress::kGoesOn && reading->entry.get() == old.get()) {
+      *reading = {};
+    }
     ++stats_.hits;
     return Answer(old.get(), error);
   }
+  PageArena::Run body = std::move(reading->pages);
+  *reading = {};
   ++stats_.revalidations;
   bool complete = false;
   Directory* const directory = tree_.Pin(old->path_, now_ns, &complete);
   EntryRef answer =
       Build(old->path_, old->variant_, directory, complete, /*open_result=*/0,
-            std::move(file), old.get(), /*into_pages=*/true, now_ns, error);
+            std::move(file), old.get(), std::move(body), now_ns, error);
   tree_.Unpin(directory);
-  if (answer && answer->uses_left_ != 0) {
-    // It was cold: who asked first may not have pulled it in yet. Less and less
-    // often, should the page cache be too small for it.
-    answer->cold_tries_ = static_cast<uint8_t>(
-        std::min(old->cold_tries_ + 1, int{kMaxColdTries}));
-    answer->uses_left_ = static_cast<uint16_t>(std::min<uint32_t>(
-        uint32_t{options_.page_uses} << 2 * answer->cold_tries_, UINT16_MAX));
-  }
   return answer;
+}
+
+// Reads on where it was before; `file` is what it was then.
+FileCache::Progress FileCache::ReadPiece(Entry* entry, const OpenedFile& file,
+                                         Reading* reading, int64_t now_ns) {
+  const size_t size = static_cast<size_t>(entry->info_.size);
+  if (reading->entry.get() != entry) {
+    if (reading->entry && now_ns < reading->last_ns + kReadingPauseNs) {
+      return Progress::kLater;
+    }
+    if (size > kMaxRacy && IsRacy(entry->info_, options_.wall_clock_ns())) {
+      return Progress::kLater;
+    }
+    if (size > options_.max_total_body_bytes) return Progress::kNever;
+    *reading = {EntryRef(entry), arena_->Take(size), 0, now_ns};
+    if (!reading->pages) return Progress::kNever;
+  }
+  const size_t piece = std::min(kPiece, size - reading->done);
+  switch (ReadAt(file.fd(), reading->done,
+                 reading->pages.data() + reading->done, piece,
+                 !tree_.IsRemote(file))) {
+    case ReadResult::kWhole:
+      reading->done += piece;
+      reading->last_ns = now_ns;
+      return reading->done < size ? Progress::kGoesOn : Progress::kDone;
+    case ReadResult::kShort:
+      return Progress::kShort;
+    case ReadResult::kCold:
+      return Progress::kCold;
+    case ReadResult::kUnknown:
+      break;
+  }
+  return Progress::kNever;
 }
 
 bool FileCache::IsUnchanged(Entry* entry, OpenedFile* file, bool complete,
@@ -284,7 +350,7 @@ bool FileCache::IsUnchanged(Entry* entry, OpenedFile* file, bool complete,
 
 EntryRef FileCache::Build(const std::string& path, uint32_t variant,
                           Directory* directory, bool complete, int open_result,
-                          OpenedFile file, Entry* old, bool into_pages,
+                          OpenedFile file, Entry* old, PageArena::Run body,
                           int64_t now_ns, int* error) {
   if (open_result < 0 && !IsAnswer(open_result)) {
     if (old != nullptr) Remove(old);
@@ -306,7 +372,7 @@ EntryRef FileCache::Build(const std::string& path, uint32_t variant,
     } else if (options_.max_entries > 0) {
       entry->watched_ &= tree_.WatchFile(entry.get(), &file, now_ns);
     }
-    FillFile(entry.get(), &file, into_pages);
+    FillFile(entry.get(), &file, std::move(body));
   }
   // Before the old one leaves: it may be the last to need these directories.
   tree_.Place(entry.get(), directory);
@@ -319,7 +385,8 @@ EntryRef FileCache::Build(const std::string& path, uint32_t variant,
   return Answer(entry.get(), error);
 }
 
-void FileCache::FillFile(Entry* entry, OpenedFile* file, bool into_pages) {
+// `body`: what the file has, read already; or none.
+void FileCache::FillFile(Entry* entry, OpenedFile* file, PageArena::Run body) {
   const int64_t wall_ns = options_.wall_clock_ns();
   entry->info_ = file->info;
   entry->etag_size_ = static_cast<uint8_t>(
@@ -340,54 +407,44 @@ void FileCache::FillFile(Entry* entry, OpenedFile* file, bool into_pages) {
   const uint64_t size = file->info.size;
   const bool pageable = kept && size >= options_.min_page_bytes &&
                         size <= options_.max_page_bytes;
-  if ((pageable && into_pages &&
-       ReadBody(entry, *file, head, /*into_pages=*/true)) ||
-      (kept && size <= options_.max_body_bytes &&
-       ReadBody(entry, *file, head, /*into_pages=*/false))) {
+  const bool into_pages = static_cast<bool>(body);
+  if (into_pages && MakeRoomForBytes(body.size())) {
+    entry->pages_ = std::move(body);
     entry->has_body_ = true;
+  } else if (kept && size <= options_.max_body_bytes) {
+    entry->has_body_ = ReadBody(entry, *file, head);
+  }
+  entry->list_ = entry->has_body_ ? kWithBody : kWithoutBody;
+  if (entry->has_body_) {
     entry->racy_ = IsRacy(file->info, wall_ns);
-    entry->list_ = kWithBody;
-  } else {
+  } else if (is_file) {
+    entry->fd_ = file->Release();
+  }
+  if (!entry->buffer_) {
     entry->buffer_ = std::make_unique_for_overwrite<char[]>(head.size());
-    entry->list_ = kWithoutBody;
-    if (is_file) entry->fd_ = file->Release();
   }
   std::memcpy(entry->buffer_.get(), head.data(), head.size());
-  // Once: what stays out of them (no room, a file system that cannot tell)
-  // would be opened again and again.
+  // Once: what stays out of them would be opened again and again.
   if (pageable && !into_pages) entry->uses_left_ = options_.page_uses;
 }
 
-// Into pages, or behind the head in the entry's buffer. False: it stays out of
-// memory.
+// Behind the head in the entry's buffer. False: it stays out of memory.
 bool FileCache::ReadBody(Entry* entry, const OpenedFile& file,
-                         std::string_view head, bool into_pages) {
+                         std::string_view head) {
   const size_t size = static_cast<size_t>(file.info.size);
-  const size_t before = into_pages ? 0 : head.size();
-  PageArena::Run pages;
-  if (into_pages) {
-    if (size > options_.max_total_body_bytes) return false;
-    pages = arena_->Take(size);
-    if (!pages) return false;
-  } else if (!MakeRoomForBytes(before + size)) {
-    return false;
-  }
-  auto buffer = std::make_unique_for_overwrite<char[]>(head.size() +
-                                                       (into_pages ? 0 : size));
-  char* const to = into_pages ? pages.data() : buffer.get() + before;
-  switch (ReadAt(file.fd(), 0, to, size, !tree_.IsRemote(file))) {
+  if (!MakeRoomForBytes(head.size() + size)) return false;
+  auto buffer = std::make_unique_for_overwrite<char[]>(head.size() + size);
+  switch (ReadAt(file.fd(), 0, buffer.get() + head.size(), size,
+                 !tree_.IsRemote(file))) {
     case ReadResult::kWhole:
-      if (into_pages && !MakeRoomForBytes(pages.size())) return false;
       entry->buffer_ = std::move(buffer);
-      entry->pages_ = std::move(pages);
       return true;
     case ReadResult::kShort:
       // Shrank meanwhile: what is known of it is wrong already.
       entry->checked_until_ns_ = INT64_MIN;
       return false;
     case ReadResult::kCold:
-      entry->body_was_cold_ = !into_pages;
-      if (into_pages) entry->uses_left_ = options_.page_uses;
+      entry->body_was_cold_ = true;
       return false;
     case ReadResult::kUnknown:
       break;
@@ -482,6 +539,7 @@ void FileCache::Remove(Entry* entry) {
     stats_.body_bytes -= entry->memory();
   }
   tree_.Forget(entry);
+  if (reading_.entry.get() == entry) reading_ = {};
   --entry->refs_;
 }
 

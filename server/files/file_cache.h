@@ -212,12 +212,16 @@ class FileCache {
     // Files of `min_page_bytes` to `max_page_bytes` (0: none) get their body
     // into pages to be sent by reference when they have been used `page_uses`
     // times (1 to 65,535): the copy into them has to pay. A body larger than
-    // max_body_bytes is in memory only then.
+    // max_body_bytes is in memory only then. One of more than 128 KiB is read
+    // in such pieces, one for each further use, so that nobody waits for long;
+    // of more than 1 MiB only once it has not changed for settle_ns, for until
+    // then it is compared at each revalidation.
     size_t min_page_bytes = size_t{6} << 10;
-    size_t max_page_bytes = size_t{128} << 10;
+    size_t max_page_bytes = PageArena::kMaxRun;
     uint16_t page_uses = 16;
     // Memory of all entries with a body: whole pages, or with their heads.
-    // Entries in use count only until they are evicted.
+    // Entries in use count only until they are evicted, and the one that is
+    // being read in not yet.
     size_t max_total_body_bytes = size_t{64} << 20;
     int64_t revalidate_ns = 1'000'000'000;
     // Longer than it takes the kernel to write dirty pages back.
@@ -295,6 +299,15 @@ class FileCache {
     size_t size = 0;
   };
 
+  // A body on its way into pages.
+  struct Reading {
+    EntryRef entry;
+    PageArena::Run pages;
+    size_t done = 0;  // bytes
+    int64_t last_ns = 0;
+  };
+  enum class Progress { kDone, kGoesOn, kLater, kCold, kShort, kNever };
+
   EntryRef Answer(Entry* entry, int* error);
   EntryRef Load(std::string_view path, uint32_t variant, int64_t now_ns,
                 int* error);
@@ -304,11 +317,12 @@ class FileCache {
                    int64_t now_ns);
   EntryRef Build(const std::string& path, uint32_t variant,
                  Directory* directory, bool complete, int open_result,
-                 OpenedFile file, Entry* old, bool into_pages, int64_t now_ns,
-                 int* error);
-  void FillFile(Entry* entry, OpenedFile* file, bool into_pages);
-  bool ReadBody(Entry* entry, const OpenedFile& file, std::string_view head,
-                bool into_pages);
+                 OpenedFile file, Entry* old, PageArena::Run body,
+                 int64_t now_ns, int* error);
+  void FillFile(Entry* entry, OpenedFile* file, PageArena::Run body);
+  bool ReadBody(Entry* entry, const OpenedFile& file, std::string_view head);
+  Progress ReadPiece(Entry* entry, const OpenedFile& file, Reading* reading,
+                     int64_t now_ns);
   bool IsRacy(const FileInfo& info, int64_t wall_ns) const;
 
   template <typename Function>
@@ -330,6 +344,7 @@ class FileCache {
   // Keys point into the entries, each of which the table holds a reference of.
   absl::flat_hash_map<Key, Entry*, KeyHash> table_;
   std::array<List, kLists> lists_;
+  Reading reading_;
   Walk* walks_ = nullptr;
   Stats stats_;
 };

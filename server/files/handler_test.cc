@@ -275,7 +275,8 @@ TEST_P(HandlerTest, DateIsCurrentWhileAResponseIsUnderWay) {
 // --- Files in demand, whose bodies are sent by reference.
 
 TEST_P(HandlerTest, FilesInDemand) {
-  for (size_t size : {6'144u, 16'384u, 102'400u, 131'072u, 131'073u}) {
+  for (size_t size :
+       {6'144u, 16'384u, 102'400u, 131'073u, 1u << 20, (1u << 20) + 1}) {
     const std::string text = Pattern(size);
     const std::string target = "/" + std::to_string(size);
     Put(std::to_string(size), text);
@@ -297,8 +298,8 @@ TEST_P(HandlerTest, FilesInDemand) {
   }
   FileCache::Stats stats;
   server_->Call([&] { stats = handler_->cache().stats(); });
-  EXPECT_EQ(stats.entries, 5u);
-  EXPECT_EQ(stats.descriptors, 1u);
+  EXPECT_EQ(stats.entries, 6u);
+  EXPECT_EQ(stats.descriptors, 1u) << "the last one may change yet";
 }
 
 TEST_P(HandlerTest, FilesInDemandHaveACurrentDate) {

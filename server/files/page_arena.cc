@@ -10,21 +10,23 @@
 namespace kevent::files {
 namespace {
 
-// kSlab bytes at a multiple of kSlab; null if there are none.
-char* MapSlab() {
+// `bytes`, whole pages, at a multiple of kSlab; null if there are none.
+char* Map(size_t bytes) {
   constexpr size_t kSlab = PageArena::kSlab;
-  void* const map = mmap(nullptr, 2 * kSlab, PROT_READ | PROT_WRITE,
+  void* const map = mmap(nullptr, bytes + kSlab, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (map == MAP_FAILED) return nullptr;
   char* const begin = static_cast<char*>(map);
   const size_t past = reinterpret_cast<uintptr_t>(begin) % kSlab;
   const size_t skip = past == 0 ? 0 : kSlab - past;
   if (skip > 0) munmap(begin, skip);
-  munmap(begin + skip + kSlab, kSlab - skip);
-  // If it may not, small pages do.
-  madvise(begin + skip, kSlab, MADV_HUGEPAGE);
+  munmap(begin + skip + bytes, kSlab - skip);
+  // If it may not, small pages do; and they do for the end.
+  madvise(begin + skip, bytes / kSlab * kSlab, MADV_HUGEPAGE);
   return begin + skip;
 }
+
+char* MapSlab() { return Map(PageArena::kSlab); }
 
 }  // namespace
 
@@ -47,8 +49,13 @@ char* PageArena::TakeFrom(Slab* slab, size_t pages) {
 }
 
 PageArena::Run PageArena::Take(size_t bytes) {
-  if (bytes == 0 || bytes > kSlab) return {};
+  if (bytes == 0 || bytes > kMaxRun) return {};
   const size_t pages = (bytes + kPage - 1) / kPage;
+  if (bytes > kSlab) {
+    char* const memory = Map(pages * kPage);
+    if (memory == nullptr) return {};
+    return {shared_from_this(), memory, pages};
+  }
   for (Slab& slab : slabs_) {
     if (char* const data = TakeFrom(&slab, pages)) {
       return {shared_from_this(), data, pages};
@@ -61,6 +68,10 @@ PageArena::Run PageArena::Take(size_t bytes) {
 }
 
 void PageArena::Give(char* data, size_t pages) {
+  if (pages * kPage > kSlab) {
+    munmap(data, pages * kPage);
+    return;
+  }
   for (Slab& slab : slabs_) {
     if (data < slab.memory || data >= slab.memory + kSlab) continue;
     slab.taken -= pages;

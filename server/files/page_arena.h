@@ -15,12 +15,13 @@ namespace kevent::files {
 // Memory that sockets may read on for long after it was given back
 // (SendOp::by_reference): a page that was given back is a new one when it is
 // used again. It comes in slabs of 2 MiB, which the kernel makes huge pages of
-// if it may (madvise(2), MADV_HUGEPAGE): their parts are found faster. One
-// thread only.
+// if it may (madvise(2), MADV_HUGEPAGE): their parts are found faster. What is
+// larger is mapped by itself. One thread only.
 class PageArena : public std::enable_shared_from_this<PageArena> {
  public:
   static constexpr size_t kPage = 4096;
   static constexpr size_t kSlab = size_t{2} << 20;
+  static constexpr size_t kMaxRun = size_t{16} << 20;
 
   // Whole pages, zero at first. Gives them back at its end; keeps the arena.
   class Run {
@@ -61,7 +62,7 @@ class PageArena : public std::enable_shared_from_this<PageArena> {
   PageArena(const PageArena&) = delete;
   PageArena& operator=(const PageArena&) = delete;
 
-  // At least `bytes`, which are 1 to kSlab; none if there is no memory.
+  // At least `bytes`, which are 1 to kMaxRun; none if there is no memory.
   Run Take(size_t bytes);
 
   size_t slabs() const { return slabs_.size(); }

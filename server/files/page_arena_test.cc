@@ -71,9 +71,26 @@ TEST(PageArenaTest, GivesWholePages) {
 TEST(PageArenaTest, RefusesNothingAndTooMuch) {
   const auto arena = PageArena::Create();
   EXPECT_FALSE(arena->Take(0));
-  EXPECT_FALSE(arena->Take(PageArena::kSlab + 1));
+  EXPECT_FALSE(arena->Take(PageArena::kMaxRun + 1));
   EXPECT_TRUE(arena->Take(PageArena::kSlab));
   EXPECT_FALSE(PageArena::Run());
+}
+
+TEST(PageArenaTest, LargeRunsAreMappedByThemselves) {
+  const auto arena = PageArena::Create();
+  for (size_t bytes : {PageArena::kSlab + 1, PageArena::kMaxRun}) {
+    PageArena::Run run = arena->Take(bytes);
+    ASSERT_TRUE(run);
+    EXPECT_EQ((bytes + kPage - 1) / kPage * kPage, run.size());
+    EXPECT_EQ(0u, arena->slabs());
+    memset(run.data(), 'a', run.size());
+    Reader reader({run.data() + run.size() - 4 * kPage, 4 * kPage});
+    const char* const place = run.data();
+    run = PageArena::Run();
+    EXPECT_FALSE(IsMapped(place));
+    EXPECT_FALSE(IsMapped(place + bytes - 1));
+    EXPECT_EQ(std::string(4 * kPage, 'a'), reader.Read());
+  }
 }
 
 TEST(PageArenaTest, ReadersKeepWhatWasGivenBack) {

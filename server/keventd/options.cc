@@ -247,8 +247,8 @@ absl::StatusOr<DaemonOptions> Validate(const config::v1::ServerConfig& config) {
     o.cache.max_body_bytes = files.cache_body_bytes();
   }
   if (files.cache_hot_bytes()) {
-    if (files.cache_hot_bytes() > files::PageArena::kSlab) {
-      return InvalidField("files.cache_hot_bytes", "at most 2097152");
+    if (files.cache_hot_bytes() > files::PageArena::kMaxRun) {
+      return InvalidField("files.cache_hot_bytes", "at most 16777216");
     }
     o.cache.max_page_bytes = files.cache_hot_bytes();
   }
