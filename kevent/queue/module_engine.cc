@@ -385,6 +385,10 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
   if (by_copy) {
     // Most go out at once: then no entry has to come for them.
     int64_t r = TrySend(send, nullptr);
+    if (r == kPending) {
+      core_->Yield(op);
+      return kPending;
+    }
     if (r == 0) {
       return Fault(FaultPoint::kShortSendDone) ? TotalLength(*send)
                                                : op->q.done;

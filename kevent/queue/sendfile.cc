@@ -70,10 +70,11 @@ bool Cork(int fd) {
 }  // namespace
 
 int64_t Core::SendNow(SendOp* op, Descriptor* d) {
-  if (!op->by_reference) return TrySend(op, nullptr);
   if (op->q.bits & kBitYield) return kPending;
-  if (int r = MakeNonBlocking(op->fd, d); r < 0) return r;
-  const int64_t result = TrySend(op, &pages_);
+  if (op->by_reference) {
+    if (int r = MakeNonBlocking(op->fd, d); r < 0) return r;
+  }
+  const int64_t result = TrySend(op, op->by_reference ? &pages_ : nullptr);
   if (result == kPending) Yield(op);
   return result;
 }

@@ -82,11 +82,11 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
     bool all;
     size_t pieces = RestOf(*op, rest, &all);
     if (pieces == 0) return 0;
+    if (turn <= 0) return kPending;
+    pieces = Shorten({rest, pieces}, turn, &all);
     if (op->by_reference && pages != nullptr &&
         Sum({rest, pieces}) >= kLeastByReference) {
-      if (turn <= 0) return kPending;
       int64_t sent;
-      pieces = Shorten({rest, pieces}, turn, &all);
       const int r =
           pages->Send(op->fd, {rest, pieces}, op->more || !all, &sent);
       op->q.done += sent;
@@ -110,6 +110,7 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
     } while (n < 0 && errno == EINTR);
     if (n < 0) return -errno;
     op->q.done += n;
+    turn -= n;
     // Until EAGAIN, also after a short write: only then is the socket sure to
     // announce room.
     if (Fault(FaultPoint::kShortSendDone)) return 0;

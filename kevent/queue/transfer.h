@@ -21,7 +21,7 @@ int64_t TryRecv(int fd, void* buffer, uint32_t size);
 // Bytes, 0 at the end of the stream, or negative errno; never blocks.
 
 inline constexpr int64_t kTurn = 2 << 20;
-// Bytes one operation sends by reference before others get their turn.
+// Bytes one operation sends before others get their turn.
 
 int64_t TrySend(SendOp* op, PagePipe* pages);
 // Goes on at op->q.done. 0 when all is out, or negative errno; -EAGAIN when the

@@ -24,7 +24,7 @@ constexpr int64_t kNsPerS = 1'000'000'000;
 constexpr int kEvictionsForDescriptor = 8;
 
 // How far the pauses between tries to put a cold body into pages grow.
-constexpr uint8_t kMaxColdTries = 6;
+constexpr uint8_t kMaxTries = 6;
 
 // Of a body that goes into pages: what the one who asks waits for.
 constexpr size_t kPiece = size_t{128} << 10;
@@ -33,7 +33,7 @@ constexpr size_t kPiece = size_t{128} << 10;
 constexpr size_t kMaxRacy = size_t{1} << 20;
 
 // A body that nobody asks for any more does not keep others out of pages.
-constexpr int64_t kReadingPauseNs = 1'000'000'000;
+constexpr int64_t kReadingPauseNs = 10'000'000'000;
 
 // Says something about the path that holds until the tree changes.
 bool IsAnswer(int error) {
@@ -262,12 +262,8 @@ EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
     case Progress::kLater:
       break;
     case Progress::kCold:
-      // Who asked first may not have pulled it in yet. Less and less often,
-      // should the page cache be too small for it.
-      old->cold_tries_ = static_cast<uint8_t>(
-          std::min(old->cold_tries_ + 1, int{kMaxColdTries}));
-      old->uses_left_ = static_cast<uint16_t>(std::min<uint32_t>(
-          uint32_t{options_.page_uses} << 2 * old->cold_tries_, UINT16_MAX));
+      // Who asked first may not have pulled it in yet.
+      TryLessOften(old.get());
       break;
     case Progress::kShort:
       // Shrank meanwhile: what is known of it is wrong already.
@@ -283,7 +279,7 @@ EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
     ++stats_.hits;
     return Answer(old.get(), error);
   }
-  PageArena::Run body = std::move(reading->pages);
+  Body body = std::move(reading->body);
   *reading = {};
   ++stats_.revalidations;
   bool complete = false;
@@ -295,6 +291,15 @@ EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
   return answer;
 }
 
+// Less and less often, should the page cache be too small for it, or others
+// always be before it.
+void FileCache::TryLessOften(Entry* entry) const {
+  entry->tries_ =
+      static_cast<uint8_t>(std::min(entry->tries_ + 1, int{kMaxTries}));
+  entry->uses_left_ = static_cast<uint16_t>(std::min<uint32_t>(
+      uint32_t{options_.page_uses} << 2 * entry->tries_, UINT16_MAX));
+}
+
 // Reads on where it was before; `file` is what it was then.
 FileCache::Progress FileCache::ReadPiece(Entry* entry, const OpenedFile& file,
                                          Reading* reading, int64_t now_ns) {
@@ -303,16 +308,22 @@ FileCache::Progress FileCache::ReadPiece(Entry* entry, const OpenedFile& file,
     if (reading->entry && now_ns < reading->last_ns + kReadingPauseNs) {
       return Progress::kLater;
     }
-    if (size > kMaxRacy && IsRacy(entry->info_, options_.wall_clock_ns())) {
+    const int64_t wall_ns = options_.wall_clock_ns();
+    if (size > kMaxRacy && IsRacy(entry->info_, wall_ns)) {
       return Progress::kLater;
     }
     if (size > options_.max_total_body_bytes) return Progress::kNever;
-    *reading = {EntryRef(entry), arena_->Take(size), 0, now_ns};
-    if (!reading->pages) return Progress::kNever;
+    // Clients that are slow to take what was evicted may hold any amount.
+    if (arena_->bytes() + size > 2 * options_.max_total_body_bytes) {
+      return Progress::kLater;
+    }
+    if (reading->entry) TryLessOften(reading->entry.get());
+    *reading = {EntryRef(entry), {arena_->Take(size), wall_ns}, 0, now_ns};
+    if (!reading->body.pages) return Progress::kNever;
   }
   const size_t piece = std::min(kPiece, size - reading->done);
   switch (ReadAt(file.fd(), reading->done,
-                 reading->pages.data() + reading->done, piece,
+                 reading->body.pages.data() + reading->done, piece,
                  !tree_.IsRemote(file))) {
     case ReadResult::kWhole:
       reading->done += piece;
@@ -350,7 +361,7 @@ bool FileCache::IsUnchanged(Entry* entry, OpenedFile* file, bool complete,
 
 EntryRef FileCache::Build(const std::string& path, uint32_t variant,
                           Directory* directory, bool complete, int open_result,
-                          OpenedFile file, Entry* old, PageArena::Run body,
+                          OpenedFile file, Entry* old, Body body,
                           int64_t now_ns, int* error) {
   if (open_result < 0 && !IsAnswer(open_result)) {
     if (old != nullptr) Remove(old);
@@ -372,6 +383,8 @@ EntryRef FileCache::Build(const std::string& path, uint32_t variant,
     } else if (options_.max_entries > 0) {
       entry->watched_ &= tree_.WatchFile(entry.get(), &file, now_ns);
     }
+    // A new watch looks at the file anew.
+    if (body.pages && file.info != old->info_) body = {};
     FillFile(entry.get(), &file, std::move(body));
   }
   // Before the old one leaves: it may be the last to need these directories.
@@ -386,7 +399,7 @@ EntryRef FileCache::Build(const std::string& path, uint32_t variant,
 }
 
 // `body`: what the file has, read already; or none.
-void FileCache::FillFile(Entry* entry, OpenedFile* file, PageArena::Run body) {
+void FileCache::FillFile(Entry* entry, OpenedFile* file, Body body) {
   const int64_t wall_ns = options_.wall_clock_ns();
   entry->info_ = file->info;
   entry->etag_size_ = static_cast<uint8_t>(
@@ -407,16 +420,18 @@ void FileCache::FillFile(Entry* entry, OpenedFile* file, PageArena::Run body) {
   const uint64_t size = file->info.size;
   const bool pageable = kept && size >= options_.min_page_bytes &&
                         size <= options_.max_page_bytes;
-  const bool into_pages = static_cast<bool>(body);
-  if (into_pages && MakeRoomForBytes(body.size())) {
-    entry->pages_ = std::move(body);
+  const bool into_pages = static_cast<bool>(body.pages);
+  if (into_pages && MakeRoomForBytes(body.pages.size())) {
+    entry->pages_ = std::move(body.pages);
     entry->has_body_ = true;
   } else if (kept && size <= options_.max_body_bytes) {
     entry->has_body_ = ReadBody(entry, *file, head);
   }
   entry->list_ = entry->has_body_ ? kWithBody : kWithoutBody;
   if (entry->has_body_) {
-    entry->racy_ = IsRacy(file->info, wall_ns);
+    // As of when it was begun to be read.
+    entry->racy_ =
+        IsRacy(file->info, entry->in_pages() ? body.wall_ns : wall_ns);
   } else if (is_file) {
     entry->fd_ = file->Release();
   }

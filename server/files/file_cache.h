@@ -116,7 +116,7 @@ class Entry : private internal::Member, private internal::Link<Entry> {
   // The body was not in the page cache; it may be next time.
   bool body_was_cold_ = false;
   uint16_t uses_left_ = 0;  // until the body goes into pages; 0: not counted
-  uint8_t cold_tries_ = 0;  // how often the body was cold then
+  uint8_t tries_ = 0;       // how often that failed
   int error_ = 0;
   int fd_ = -1;
   uint32_t variant_ = 0;
@@ -221,7 +221,8 @@ class FileCache {
     uint16_t page_uses = 16;
     // Memory of all entries with a body: whole pages, or with their heads.
     // Entries in use count only until they are evicted, and the one that is
-    // being read in not yet.
+    // being read in not yet; where these take as much again, no body goes into
+    // pages.
     size_t max_total_body_bytes = size_t{64} << 20;
     int64_t revalidate_ns = 1'000'000'000;
     // Longer than it takes the kernel to write dirty pages back.
@@ -240,11 +241,11 @@ class FileCache {
   struct Stats {
     uint64_t entries = 0;           // files and directories now
     uint64_t negative_entries = 0;  // errors now
-    uint64_t hits = 0;              // answered with no system call
-    uint64_t misses = 0;            // not in the table
-    uint64_t revalidations = 0;     // in the table, looked up again
-    uint64_t replacements = 0;      // of these, found changed
-    uint64_t invalidations = 0;     // entries marked stale by events
+    uint64_t hits = 0;    // answered by an entry without looking at its path
+    uint64_t misses = 0;  // not in the table
+    uint64_t revalidations = 0;  // in the table, looked up again
+    uint64_t replacements = 0;   // of these, found changed
+    uint64_t invalidations = 0;  // entries marked stale by events
     uint64_t evictions = 0;
     uint64_t body_bytes = 0;   // as max_total_body_bytes counts, now
     uint64_t descriptors = 0;  // held open by entries now
@@ -299,10 +300,14 @@ class FileCache {
     size_t size = 0;
   };
 
+  struct Body {
+    PageArena::Run pages;
+    int64_t wall_ns = 0;  // when it was begun to be read
+  };
   // A body on its way into pages.
   struct Reading {
     EntryRef entry;
-    PageArena::Run pages;
+    Body body;
     size_t done = 0;  // bytes
     int64_t last_ns = 0;
   };
@@ -317,12 +322,13 @@ class FileCache {
                    int64_t now_ns);
   EntryRef Build(const std::string& path, uint32_t variant,
                  Directory* directory, bool complete, int open_result,
-                 OpenedFile file, Entry* old, PageArena::Run body,
-                 int64_t now_ns, int* error);
-  void FillFile(Entry* entry, OpenedFile* file, PageArena::Run body);
+                 OpenedFile file, Entry* old, Body body, int64_t now_ns,
+                 int* error);
+  void FillFile(Entry* entry, OpenedFile* file, Body body);
   bool ReadBody(Entry* entry, const OpenedFile& file, std::string_view head);
   Progress ReadPiece(Entry* entry, const OpenedFile& file, Reading* reading,
                      int64_t now_ns);
+  void TryLessOften(Entry* entry) const;
   bool IsRacy(const FileInfo& info, int64_t wall_ns) const;
 
   template <typename Function>

@@ -919,6 +919,69 @@ TEST_F(PagesTest, AChangeBetweenPieces) {
   EXPECT_TRUE(Get("x")->body() == std::string(300'001, 'y'));
 }
 
+// What was read is not what the new watch finds.
+TEST_F(PagesTest, AChangeWhileAWatchIsTaken) {
+  for (size_t size : {16'000u, 300'000u}) {
+    options_.max_page_bytes = 400'000;
+    source_.fail_with = -ENOSPC;
+    Write("x", std::string(size, 'x'));
+    EntryRef first = Get("x");
+    EXPECT_FALSE(first->watched());
+    source_.fail_with = 0;
+    now_ += options_.watch_retry_ns;
+    source_.on_add = [&](const struct stat& st) {
+      if (S_ISREG(st.st_mode)) Write("x", std::string(size + 9'000, 'y'));
+    };
+    for (int use = 0; use < 7 && Get("x").get() == first.get(); ++use) {
+    }
+    source_.on_add = nullptr;
+    EXPECT_NE(Get("x").get(), first.get());
+    EXPECT_FALSE(Get("x")->in_pages());
+    EXPECT_TRUE(Content("x") == std::string(size + 9'000, 'y'));
+    cache_.reset();
+  }
+}
+
+// It was young when the first piece was read.
+TEST_F(PagesTest, StoresBetweenPiecesShowAtTheNextRevalidation) {
+  if (OnTmpfs()) GTEST_SKIP() << "never, on a tmpfs";
+  static int64_t later_ns;
+  later_ns = 0;
+  options_.wall_clock_ns = [] { return WallClockNs() + later_ns; };
+  options_.revalidate_ns = kSecond;
+  options_.max_page_bytes = 300'000;
+  Write("x", std::string(300'000, 'x'));
+  const int fd = open((dir_ / "x").c_str(), O_RDWR | O_CLOEXEC);
+  void* const map =
+      mmap(nullptr, 300'000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  ASSERT_NE(map, MAP_FAILED);
+  static_cast<char*>(map)[0] = 'y';
+  for (int use = 0; use <= 5; ++use) Get("x");
+  static_cast<char*>(map)[0] = 'z';
+  later_ns = options_.settle_ns + kSecond;
+  for (int use = 0; use < 2; ++use) Get("x");
+  ASSERT_TRUE(Get("x")->in_pages());
+  now_ += kSecond;
+  EXPECT_EQ(Content("x").front(), 'z');
+  munmap(map, 300'000);
+}
+
+// What clients have not taken yet of bodies that had to go.
+TEST_F(PagesTest, ThoseThatAreLentAreNotWithoutLimit) {
+  options_.max_total_body_bytes = 100'000;
+  std::vector<EntryRef> lent;
+  for (int i = 0; i < 10; ++i) {
+    const std::string name = std::to_string(i);
+    Write(name, std::string(40'000, 'x'));
+    lent.push_back(GetHot(name));
+    EXPECT_EQ(lent.back()->in_pages(), i < 4) << i;
+  }
+  lent.clear();
+  for (int use = 0; use < 10; ++use) Get("9");
+  EXPECT_TRUE(Get("9")->in_pages());
+}
+
 TEST_F(PagesTest, OneThatShrinksWhileItIsRead) {
   use_source_ = false;
   options_.revalidate_ns = kSecond;
@@ -958,10 +1021,10 @@ TEST_F(PagesTest, LargeOnesComeOneAfterTheOther) {
   for (int use = 0; use <= 5; ++use) Get("y");
   for (int use = 0; use < 100; ++use) EXPECT_FALSE(Get("z")->has_body());
   // Nobody asks for the first one any more.
-  now_ += 2 * kSecond;
+  now_ += 11 * kSecond;
   for (int use = 0; use < 20; ++use) Get("z");
   EXPECT_TRUE(Get("z")->in_pages());
-  for (int use = 0; use < 20; ++use) Get("y");
+  for (int use = 0; use < 30; ++use) Get("y");
   ASSERT_TRUE(Get("y")->in_pages());
   EXPECT_TRUE(Get("y")->body() == std::string(300'000, 'y'));
 }

@@ -33,6 +33,10 @@ constexpr uint32_t kWhole = 1u << 31;
 // One reference instead of two saves what copying 2 KiB takes.
 constexpr size_t kBytesPerUse = 512;
 
+// Of a body in pages, from where on a head that is of this response alone is
+// put where it can be lent, so that the body need not be copied.
+constexpr size_t kLeastToLend = size_t{32} << 10;
+
 // For a slab of such copies, at least.
 constexpr uint32_t kSecondsForSlab = 2;
 
@@ -383,9 +387,23 @@ void StaticHandler::ServeWhole(Exchange* x, EntryRef ref) {
     std::string_view all = entry->head_and_body();
     x->Respond(200, {&all, 1}, Lend(std::move(ref)));
   } else {
-    std::string_view pieces[] = {head, entry->body()};
-    x->Respond(200, pieces, Lend(std::move(ref)));
+    RespondBody(x, 200, head, entry->body(), std::move(ref));
   }
+}
+
+// With a head that is in the exchange's scratch.
+void StaticHandler::RespondBody(Exchange* x, int status, std::string_view head,
+                                std::string_view body, EntryRef entry) {
+  if (entry->in_pages() && body.size() >= kLeastToLend) {
+    if (char* const text = heads_.New(head.size(), entry.get())) {
+      memcpy(text, head.data(), head.size());
+      const std::string_view pieces[] = {{text, head.size()}, body};
+      x->RespondByReference(status, pieces, LendText(text, std::move(entry)));
+      return;
+    }
+  }
+  const std::string_view pieces[] = {head, body};
+  x->Respond(status, pieces, Lend(std::move(entry)));
 }
 
 void StaticHandler::ServeRange(Exchange* x, EntryRef entry, uint64_t first,
@@ -408,8 +426,8 @@ void StaticHandler::ServeRange(Exchange* x, EntryRef entry, uint64_t first,
     return;
   }
   if (entry->has_body()) {
-    std::string_view pieces[] = {head, entry->body().substr(first, length)};
-    x->Respond(206, pieces, Lend(std::move(entry)));
+    const std::string_view body = entry->body().substr(first, length);
+    RespondBody(x, 206, head, body, std::move(entry));
   } else {
     int fd = entry->fd();
     FileMemo* memo = &entry->memo;

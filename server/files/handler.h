@@ -46,6 +46,8 @@ class StaticHandler final : public http::Handler {
   void ServeDirectory(http::Exchange* x, const RequestPath& path);
   void ServeFile(http::Exchange* x, EntryRef entry);
   void ServeWhole(http::Exchange* x, EntryRef entry);
+  void RespondBody(http::Exchange* x, int status, std::string_view head,
+                   std::string_view body, EntryRef entry);
   void ServeRange(http::Exchange* x, EntryRef entry, uint64_t first,
                   uint64_t length);
   void NotModified(http::Exchange* x, const Entry& entry);

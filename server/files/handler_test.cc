@@ -289,6 +289,11 @@ TEST_P(HandlerTest, FilesInDemand) {
     EXPECT_EQ(Head(target).body, "");
     EXPECT_TRUE(Get(target, Range("5000-6000")).body ==
                 text.substr(5000, 1001));
+    if (size > 40'000) {
+      EXPECT_TRUE(Get(target, Range("100-39999")).body ==
+                  text.substr(100, 39'900));
+      EXPECT_TRUE(Get(target, Range("4097-")).body == text.substr(4097));
+    }
     TestClient close(port());
     ClientResponse r = close.Get(target, "Connection: close\r\n");
     EXPECT_TRUE(r.body == text);

@@ -48,26 +48,30 @@ char* PageArena::TakeFrom(Slab* slab, size_t pages) {
   return nullptr;
 }
 
+PageArena::Run PageArena::Make(char* data, size_t pages) {
+  bytes_ += pages * kPage;
+  return {shared_from_this(), data, pages};
+}
+
 PageArena::Run PageArena::Take(size_t bytes) {
   if (bytes == 0 || bytes > kMaxRun) return {};
   const size_t pages = (bytes + kPage - 1) / kPage;
   if (bytes > kSlab) {
     char* const memory = Map(pages * kPage);
     if (memory == nullptr) return {};
-    return {shared_from_this(), memory, pages};
+    return Make(memory, pages);
   }
   for (Slab& slab : slabs_) {
-    if (char* const data = TakeFrom(&slab, pages)) {
-      return {shared_from_this(), data, pages};
-    }
+    if (char* const data = TakeFrom(&slab, pages)) return Make(data, pages);
   }
   char* const memory = MapSlab();
   if (memory == nullptr) return {};
   slabs_.push_back({memory, 0, {}});
-  return {shared_from_this(), TakeFrom(&slabs_.back(), pages), pages};
+  return Make(TakeFrom(&slabs_.back(), pages), pages);
 }
 
 void PageArena::Give(char* data, size_t pages) {
+  bytes_ -= pages * kPage;
   if (pages * kPage > kSlab) {
     munmap(data, pages * kPage);
     return;

@@ -66,6 +66,8 @@ class PageArena : public std::enable_shared_from_this<PageArena> {
   Run Take(size_t bytes);
 
   size_t slabs() const { return slabs_.size(); }
+  // Of all runs there are.
+  size_t bytes() const { return bytes_; }
 
  private:
   struct Slab {
@@ -78,7 +80,10 @@ class PageArena : public std::enable_shared_from_this<PageArena> {
   static char* TakeFrom(Slab* slab, size_t pages);
   void Give(char* data, size_t pages);
 
+  Run Make(char* data, size_t pages);
+
   std::vector<Slab> slabs_;
+  size_t bytes_ = 0;
 };
 
 // Texts that sockets may read on for long: each is written once, and its place
