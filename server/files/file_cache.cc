@@ -255,11 +255,10 @@ EntryRef FileCache::IntoPages(Entry* entry, int64_t now_ns, int* error) {
   }
   switch (progress) {
     case Progress::kDone:
+    case Progress::kLater:
       break;
     case Progress::kGoesOn:
       old->uses_left_ = 1;
-      break;
-    case Progress::kLater:
       break;
     case Progress::kCold:
       // Who asked first may not have pulled it in yet.
@@ -523,7 +522,7 @@ bool FileCache::EvictOne(ListIndex index) {
     }
     entry->referenced_ = false;
     StepPast(entry);
-    entry->internal::Link<Entry>::MoveToEndOf(&list.head);
+    entry->Link<Entry>::MoveToEndOf(&list.head);
   }
   return false;
 }
@@ -533,7 +532,7 @@ void FileCache::Insert(Entry* entry) {
   entry->linked_ = true;
   table_.emplace(Key(entry->path_, entry->variant_), entry);
   List& list = lists_[entry->list_];
-  entry->internal::Link<Entry>::MoveToEndOf(&list.head);
+  entry->Link<Entry>::MoveToEndOf(&list.head);
   ++list.size;
   if (entry->fd_ >= 0) ++stats_.descriptors;
   if (entry->has_body_) {
@@ -547,7 +546,7 @@ void FileCache::Remove(Entry* entry) {
   entry->linked_ = false;
   table_.erase(Key(entry->path_, entry->variant_));
   StepPast(entry);
-  entry->internal::Link<Entry>::Unlink();
+  entry->Link<Entry>::Unlink();
   --lists_[entry->list_].size;
   if (entry->fd_ >= 0) --stats_.descriptors;
   if (entry->has_body_) {
@@ -591,7 +590,7 @@ size_t FileCache::PurgeAll() {
 
 // Walks that stand at it go on behind it.
 void FileCache::StepPast(const Entry* entry) {
-  const internal::Link<Entry>* const link = entry;
+  const Link<Entry>* const link = entry;
   for (Walk* walk = walks_; walk != nullptr; walk = walk->next_) {
     if (walk->at_ == link) walk->at_ = link->next;
   }

@@ -32,7 +32,7 @@ void FormatImfDate(int64_t seconds, char out[29]);
 // A file or directory as it was found: descriptor, validators, ready-made head
 // and possibly the body. What is here does not change, the owner's data apart;
 // when the file does, the cache replaces the entry. One thread only.
-class Entry : private internal::Member, private internal::Link<Entry> {
+class Entry : private internal::Member, private Link<Entry> {
  public:
   enum class Kind : uint8_t { kFile, kDirectory, kError };
 
@@ -296,7 +296,7 @@ class FileCache {
     size_t operator()(const Key& key) const;
   };
   struct List {
-    internal::Link<Entry> head;
+    Link<Entry> head;
     size_t size = 0;
   };
 
@@ -377,8 +377,8 @@ class FileCache::Walk {
 
   FileCache* cache_;
   size_t list_ = 0;
-  internal::Link<Entry>* at_;  // the next, or the head of its list
-  Walk* next_;                 // the cache's list
+  Link<Entry>* at_;  // the next, or the head of its list
+  Walk* next_;       // the cache's list
 };
 
 }  // namespace kevent::files

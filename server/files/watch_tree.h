@@ -11,6 +11,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "server/files/root.h"
+#include "server/loop/link.h"
 
 namespace kevent::files {
 
@@ -37,32 +38,6 @@ class WatchSource {
 };
 
 namespace internal {
-
-// A member, or the head, of a circular list of Tag's. Leaves it when it dies.
-template <typename Tag>
-struct Link {
-  Link() = default;
-  Link(const Link&) = delete;
-  Link& operator=(const Link&) = delete;
-  ~Link() { Unlink(); }
-
-  bool linked() const { return next != this; }
-  void Unlink() {
-    prev->next = next;
-    next->prev = prev;
-    prev = next = this;
-  }
-  // Leaves the list it is in and enters that of `head` as the last.
-  void MoveToEndOf(Link* head) {
-    Unlink();
-    prev = head->prev;
-    next = head;
-    prev->next = next->prev = this;
-  }
-
-  Link* prev = this;
-  Link* next = this;
-};
 
 // Who learns of the events of a watch.
 struct Watch;

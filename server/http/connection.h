@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "server/http/body.h"
-#include "server/http/list_node.h"
 #include "server/http/parser.h"
 #include "server/http/server.h"
+#include "server/loop/link.h"
 #include "server/loop/loop.h"
 
 namespace kevent::http {
@@ -82,13 +82,11 @@ struct Work {
 };
 // What a connection needs while it has a request; from the server's pool.
 
-struct AllNode : ListNode {};
-
-struct WaitNode : ListNode {
+struct WaitNode : Link<WaitNode> {
   int64_t since_ns = 0;
 };
 
-class Connection : private RecvOp, public AllNode, public WaitNode {
+class Connection : private RecvOp, public Link<Connection>, public WaitNode {
  public:
   Connection(HttpServer* server, int fd);
 

@@ -27,10 +27,6 @@ struct Adopted : Connection {
 
 static_assert(sizeof(Adopted) <= 152);
 
-Adopted* FromAll(ListNode* node) {
-  return static_cast<Adopted*>(static_cast<AllNode*>(node));
-}
-
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kAcceptRetry = 100'000'000;
@@ -298,7 +294,7 @@ void HttpServer::Adopt(int fd) {
   Slot* slot = std::exchange(unused_slots_, unused_slots_->next);
   last_id_ = std::max(last_id_ + 1, static_cast<uint64_t>(loop_->now_ns()));
   auto* c = new (slot->memory) Adopted(this, fd, last_id_);
-  c->AllNode::LinkBefore(all_.next);
+  c->Link<Connection>::MoveToEndOf(all_.next);
   ++connection_count_;
   counters_.connections.Add(1);
   c->Start();
@@ -317,7 +313,7 @@ bool HttpServer::BringsRequest(int fd) {
 }
 
 void HttpServer::Removed(Connection* c) {
-  AllNode* const node = c;
+  Link<Connection>* const node = c;
   for (Walk* walk = walks_; walk; walk = walk->next_) {
     if (walk->at_ == node) walk->at_ = node->next;
   }
@@ -346,7 +342,7 @@ void HttpServer::Removed(Connection* c) {
 void HttpServer::Wait(Connection* c, Waiting what) {
   WaitNode* node = c;
   node->since_ns = loop_->now_ns();
-  node->LinkBefore(&waiting_[what]);
+  node->MoveToEndOf(&waiting_[what]);
   const int64_t until_ns = node->since_ns + WaitsAtMost(what);
   // It may stand earlier: when it fires it is set again.
   if (!wait_timer_.pending() || wait_timer_.deadline_ns > until_ns) {
@@ -492,7 +488,7 @@ HttpServer::Walk::~Walk() {
 
 bool HttpServer::Walk::Next(size_t count, Fn fn) {
   for (; server_ && at_ != &server_->all_ && count > 0; --count) {
-    Adopted* c = FromAll(std::exchange(at_, at_->next));
+    auto* c = static_cast<Adopted*>(std::exchange(at_, at_->next));
     const uint64_t id = c->id;
     if (id >= below_ || c->closed()) continue;
     ConnectionInfo info;

@@ -15,8 +15,8 @@
 #include "absl/status/statusor.h"
 #include "server/http/body.h"
 #include "server/http/date.h"
-#include "server/http/list_node.h"
 #include "server/http/parser.h"
+#include "server/loop/link.h"
 #include "server/loop/loop.h"
 #include "server/stats/http_counters.h"
 
@@ -24,6 +24,7 @@ namespace kevent::http {
 
 class Connection;
 class Exchange;
+struct WaitNode;
 struct Work;
 struct WorkSend;
 struct WorkSendfile;
@@ -234,7 +235,7 @@ class HttpServer {
    private:
     friend class HttpServer;
     HttpServer* server_;
-    ListNode* at_ = nullptr;  // the next to be looked at
+    Link<Connection>* at_ = nullptr;  // the next to be looked at
     const uint64_t below_;
     Walk* next_ = nullptr;  // the server's list
   };
@@ -297,8 +298,8 @@ class HttpServer {
   BufferPool* pool_ = nullptr;
   Finished log_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
-  ListNode all_;                 // AllNode, newest first
-  ListNode waiting_[kWaitings];  // WaitNode, those that wait longest first
+  Link<Connection> all_;               // newest first
+  Link<WaitNode> waiting_[kWaitings];  // those that wait longest first
   WaitTimer wait_timer_;
   uint64_t last_id_ = 0;
   Walk* walks_ = nullptr;
