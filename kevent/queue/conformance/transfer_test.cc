@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "kevent/queue/conformance/conformance.h"
 
 namespace kevent::conformance {
@@ -197,6 +199,33 @@ TEST_P(RecvTest, MultishotDeliversUntilTheEndOfTheStream) {
   }
   EXPECT_EQ(sent, got);
   EXPECT_FALSE(recv->in_flight());
+}
+
+TEST_P(RecvTest, ManyAtOnceComeSomeAtATime) {
+  constexpr size_t kPairs = 100;
+  std::vector<Pair> pairs;
+  std::vector<RecvOp*> receives;
+  for (size_t i = 0; i < kPairs; ++i) {
+    pairs.push_back(TcpPair());
+    receives.push_back(NewRecv(pairs[i].ours, Room(1)));
+  }
+  for (int round = 0; round < 3; ++round) {
+    for (RecvOp* recv : receives) MustSubmit(recv);
+    Look();
+    for (const Pair& pair : pairs) PeerSend(pair.peer, "x");
+    PeerRoundTrip(pairs.back());
+    size_t most = 0;
+    ASSERT_TRUE(RunUntil([&, before = size_t{0}]() mutable {
+      most = std::max(most, taken_.size() - before);
+      before = taken_.size();
+      return before == kPairs;
+    }));
+    for (const Entry& e : WaitFor(kPairs)) EXPECT_EQ(1, e.result);
+    // The first round has told it that receives are what comes.
+    if (GetParam() == "epoll" && round > 0) {
+      EXPECT_LE(most, 24u);
+    }
+  }
 }
 
 TEST_P(RecvTest, MultishotEndsWithTheError) {
