@@ -217,7 +217,7 @@ class FileCache {
     // of more than 1 MiB only once it has not changed for settle_ns, for until
     // then it is compared at each revalidation.
     size_t min_page_bytes = size_t{6} << 10;
-    size_t max_page_bytes = size_t{1} << 20;
+    size_t max_page_bytes = PageArena::kMaxRun;
     uint16_t page_uses = 16;
     // Memory of all entries with a body: whole pages, or with their heads.
     // Entries in use count only until they are evicted, and the one that is
