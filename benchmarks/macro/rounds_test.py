@@ -20,6 +20,11 @@ class Server:
     def __init__(self, name, engine):
         self.name = name
         self.engine = engine
+        self.starts = 1
+
+    def restart(self):
+        """Counts how often."""
+        self.starts += 1
 
 
 def one_round(cpu_us, source):
@@ -63,6 +68,25 @@ COSTS = {
     ("keventd", "epoll"): 4.2,
     ("floor", "epoll"): 4.0,
 }
+
+
+class Load:
+    """Answers nothing at first."""
+
+    def __init__(self, silent=0):
+        self.silent = silent
+        self.runs = 0
+
+    def run(self, server, *unused, **unused_too):
+        self.runs += 1
+        answers = 0 if self.runs <= self.silent else 1000
+        return {
+            "seconds": 1.0, "answers": answers, "body_bytes": answers,
+            "client_cpu_us": 5.0, "errors": {}, "cpus": [{
+                "busy_us": 9, "steal_us": 0}],
+            "server": {"cpu_us": 4000.0, "user_us": 1, "system_us": 3,
+                       "voluntary_switches": 0, "involuntary_switches": 0},
+        }
 
 
 class RoundsTest(unittest.TestCase):
@@ -144,24 +168,6 @@ class RoundsTest(unittest.TestCase):
         self.assertEqual(both["latency"]["p50_us"], 30)
 
     def test_a_round_without_an_answer_is_made_again(self):
-        class Load:
-            """Answers nothing at first."""
-
-            def __init__(self, silent):
-                self.silent = silent
-                self.runs = 0
-
-            def run(self, server, *unused, **unused_too):
-                self.runs += 1
-                answers = 0 if self.runs <= self.silent else 1000
-                return {
-                    "seconds": 1.0, "answers": answers, "body_bytes": answers,
-                    "client_cpu_us": 5.0, "errors": {}, "cpus": [{
-                        "busy_us": 9, "steal_us": 0}],
-                    "server": {"cpu_us": 4000.0, "user_us": 1, "system_us": 3,
-                               "voluntary_switches": 0, "involuntary_switches": 0},
-                }
-
         server = Server("nginx", "sendfile")
         for silent, fine in ((0, True), (2, True), (1000, False)):
             cell = rounds.Cell(1024, 64)
@@ -175,6 +181,17 @@ class RoundsTest(unittest.TestCase):
             self.assertEqual(
                 [r["cpu_us_per_request"] for r in cell.closed[server]], [4.0, 4.0])
             self.assertEqual(load.runs, 1 + 2 + silent)
+
+    def test_servers_are_started_anew(self):
+        chosen = [Server("nginx", "sendfile"), Server("keventd", "epoll")]
+        cell = rounds.Cell(1024, 64)
+        load = Load()
+        rounds.measure(cell, load, chosen, 1, 2 * rounds.SAME_PROCESS + 1, 0, chosen)
+        for server in chosen:
+            self.assertEqual(server.starts, 3)
+            self.assertEqual(len(cell.closed[server]), 2 * rounds.SAME_PROCESS + 1)
+        # Each is warm before it is measured.
+        self.assertEqual(load.runs, 2 * (2 * rounds.SAME_PROCESS + 1) + 2 * 3)
 
     def test_a_part_of_a_large_file_is_a_part_of_a_request(self):
         # None of 64 need end in a second.

@@ -41,6 +41,11 @@ class Server:
             if self.process.stdout:
                 self.process.stdout.close()
 
+    def restart(self):
+        """Ends it and starts it anew, maybe at another port."""
+        self.stop()
+        self.start()
+
     def check(self, root, names):
         """Raises Unable unless it serves these files of a folder byte for byte."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
