@@ -35,6 +35,9 @@ SETTLED_SECONDS = 45
 # keventd does not take the body of a file of more than 1 MiB into memory that was
 # written in the last 40 seconds.
 
+PAGES_BYTES = 6 * KIB
+# From which size keventd sends files in demand without copying them.
+
 SERVERS = ["keventd", "floor", "h2o", "lighttpd", "nginx-debian"]
 # Beside nginx at its tunings, which is the yardstick and always there.
 
@@ -297,13 +300,13 @@ class Bench:
             for engine in self.args.engines if "keventd" in self.args.servers
         ]
 
-    def floor(self, cell, keventd):
+    def floor(self, cell, keventd, pages=False):
         """Returns the floor with keventd's very answer; not started."""
         name = self.file(cell.file_bytes)
         return servers.Floor(
             self.folder, self.floor_program, self.server_cores(cell.workers),
             keventd.head_of(name, cell.keepalive), os.path.join(self.root, name),
-            cell.keepalive, cell.workers)
+            cell.keepalive, cell.workers, pages)
 
     def warm(self):
         """Measures files in the page cache, and returns the cells."""
@@ -346,15 +349,16 @@ class Bench:
                 # is noise.
                 likely = self._better(cell, load, list(control_of))
                 with servers.Group() as of_cell:
-                    floor = self._start_floor(cell, keventds, of_cell)
+                    floors = self._start_floors(cell, keventds, of_cell)
                     rounds.measure(
                         cell, load,
                         [sendfile, buffered, control_of[likely], *keventds,
-                         *([floor] if floor else []), *others],
+                         *floors, *others],
                         self.args.seconds, self.args.rounds,
                         self._latency_rounds(cell),
                         [likely, control_of[likely], *keventds])
-                cells += rounds.results(cell, list(control_of), control_of, floor)
+                cells += rounds.results(
+                    cell, list(control_of), control_of, floors[0] if floors else None)
             return cells
 
     def _latency_rounds(self, cell):
@@ -364,14 +368,18 @@ class Bench:
             return 0
         return self.args.latency_rounds
 
-    def _start_floor(self, cell, keventds, group):
-        # It knows one answer, and one request at a time.
+    def _start_floors(self, cell, keventds, group):
+        """Returns the bare floor, and the one that does not copy where that may pay."""
+        # They know one answer, and one request at a time.
         if ("floor" not in self.args.servers or cell.file_bytes is None
                 or cell.pipeline > 1):
-            return None
-        floor = group.start(self.floor(cell, keventds[0]))
-        floor.check(self.root, [self.file(cell.file_bytes)])
-        return floor
+            return []
+        kinds = [False, True] if cell.file_bytes >= PAGES_BYTES else [False]
+        floors = [
+            group.start(self.floor(cell, keventds[0], pages)) for pages in kinds]
+        for floor in floors:
+            floor.check(self.root, [self.file(cell.file_bytes)])
+        return floors
 
     def _better(self, cell, load, tunings):
         trial = rounds.Cell(

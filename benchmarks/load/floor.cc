@@ -2,9 +2,10 @@
 //
 // The bare floor: the least that a server of one file in user space does.
 // Edge-triggered epoll; recv; one send of head and body up to 16 KiB, above it
-// send(MSG_MORE) and sendfile. It neither parses requests nor opens files:
-// whatever comes is a request, and has the same answer. Prints one line with
-// its port when it listens.
+// send(MSG_MORE) and sendfile; with --pages head and body by vmsplice and
+// splice instead, in memory of huge pages. It neither parses requests nor opens
+// files: whatever comes is a request, and has the same answer. Prints one line
+// with its port when it listens.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,10 +13,12 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -24,6 +27,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,6 +38,7 @@
 ABSL_FLAG(std::string, head, "", "file with the head of the answer, verbatim");
 ABSL_FLAG(std::string, body, "", "file with its body");
 ABSL_FLAG(bool, close, false, "close the connection after an answer");
+ABSL_FLAG(bool, pages, false, "send memory without copying it");
 ABSL_FLAG(int, workers, 1, "processes, each with a listener of its own");
 
 namespace {
@@ -42,6 +47,8 @@ constexpr size_t kOneSend = 16 * 1024;
 constexpr int kBatch = 256;
 constexpr uint32_t kEnd = EPOLLRDHUP | EPOLLERR | EPOLLHUP;
 constexpr int kDeferSeconds = 60;
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr int kPipeBytes = 1 << 20;
 
 [[noreturn]] void Die(const std::string& what) {
   fprintf(stderr, "floor: %s: %s\n", what.c_str(), strerror(errno));
@@ -80,11 +87,56 @@ uint16_t Port(int listener) {
   return ntohs(address.sin_port);
 }
 
+// Hands memory that does not change to sockets, not copying it.
+class Pages {
+ public:
+  explicit Pages(const std::string& bytes) {
+    void* room =
+        mmap(nullptr, bytes.size() + 2 * kHugePage, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED) Die("mmap");
+    const auto at = reinterpret_cast<uintptr_t>(room) + kHugePage - 1;
+    begin_ = reinterpret_cast<char*>(at / kHugePage * kHugePage);
+    madvise(begin_, bytes.size() + kHugePage, MADV_HUGEPAGE);
+    memcpy(begin_, bytes.data(), bytes.size());
+    Open();
+  }
+
+  // As send(2): how many of these bytes went out, or -1.
+  ssize_t Send(int fd, size_t offset, size_t size) {
+    iovec piece = {begin_ + offset, size};
+    const ssize_t in = vmsplice(pipe_[1], &piece, 1, SPLICE_F_NONBLOCK);
+    if (in < 0) Die("vmsplice");
+    const auto filled = static_cast<size_t>(in);
+    const unsigned more = filled < size ? SPLICE_F_MORE : 0;
+    const ssize_t out = splice(pipe_[0], nullptr, fd, nullptr, filled,
+                               SPLICE_F_NONBLOCK | more);
+    if (out < in) {
+      // What the socket did not take goes with the pipe.
+      const int error = errno;
+      close(pipe_[0]);
+      close(pipe_[1]);
+      Open();
+      errno = error;
+    }
+    return out;
+  }
+
+ private:
+  void Open() {
+    if (pipe2(pipe_, O_NONBLOCK) < 0) Die("pipe2");
+    fcntl(pipe_[1], F_SETPIPE_SZ, kPipeBytes);
+  }
+
+  char* begin_ = nullptr;
+  int pipe_[2] = {-1, -1};
+};
+
 // One process, one thread.
 class Floor {
  public:
   Floor(int listener, const std::string& head, const std::string& body_path,
-        bool close_after)
+        bool close_after, bool by_pages)
       : listener_(listener),
         epoll_(epoll_create1(0)),
         file_(open(body_path.c_str(), O_RDONLY)),
@@ -94,7 +146,11 @@ class Floor {
     if (file_ < 0 || fstat(file_, &s) < 0) Die(body_path);
     const auto body = static_cast<size_t>(s.st_size);
     total_ = head.size() + body;
-    if (body <= kOneSend) memory_ += ReadWhole(body_path);
+    if (by_pages) {
+      pages_ = std::make_unique<Pages>(head + ReadWhole(body_path));
+    } else if (body <= kOneSend) {
+      memory_ += ReadWhole(body_path);
+    }
     Add(listener_, EPOLLIN);
   }
 
@@ -153,7 +209,9 @@ class Floor {
     while (left > 0) {
       const size_t sent = total_ - left;
       ssize_t n;
-      if (sent < memory_.size()) {
+      if (pages_) {
+        n = pages_->Send(fd, sent, left);
+      } else if (sent < memory_.size()) {
         const int more = memory_.size() < total_ ? MSG_MORE : 0;
         n = send(fd, memory_.data() + sent, memory_.size() - sent,
                  MSG_NOSIGNAL | more);
@@ -173,9 +231,10 @@ class Floor {
   const int epoll_;
   const int file_;
   const bool close_after_;
-  std::string memory_;        // the head, and a small body
-  size_t total_ = 0;          // bytes of an answer
-  std::vector<size_t> left_;  // bytes of it to send, by descriptor
+  std::unique_ptr<Pages> pages_;  // head and body, if they are not copied
+  std::string memory_;            // the head, and a small body
+  size_t total_ = 0;              // bytes of an answer
+  std::vector<size_t> left_;      // bytes of it to send, by descriptor
 };
 
 }  // namespace
@@ -210,6 +269,7 @@ int main(int argc, char** argv) {
     printf("listening on http://127.0.0.1:%d\n", port);
     fflush(stdout);
   }
-  Floor(mine, head, absl::GetFlag(FLAGS_body), absl::GetFlag(FLAGS_close))
+  Floor(mine, head, absl::GetFlag(FLAGS_body), absl::GetFlag(FLAGS_close),
+        absl::GetFlag(FLAGS_pages))
       .Run();
 }

@@ -61,11 +61,13 @@ class FloorTest(unittest.TestCase):
 
     def test_answers_byte_for_byte_and_keeps_the_connection(self):
         # From memory, at the limit, by sendfile, and more than a socket takes.
-        for size in (0, 1024, 16 * 1024, 16 * 1024 + 1, 20 << 20):
-            with Floor(size) as floor, floor.connect() as peer:
-                for _ in range(3):
-                    peer.sendall(REQUEST)
-                    self.assertEqual(receive(peer, len(floor.answer)), floor.answer)
+        for flags in ((), ("--pages",)):
+            for size in (0, 1024, 16 * 1024, 16 * 1024 + 1, 20 << 20):
+                with Floor(size, *flags) as floor, floor.connect() as peer:
+                    for _ in range(3):
+                        peer.sendall(REQUEST)
+                        self.assertEqual(
+                            receive(peer, len(floor.answer)), floor.answer)
 
     def test_ends_a_connection_if_told_to(self):
         for size in (10, 100_000):
@@ -87,15 +89,16 @@ class FloorTest(unittest.TestCase):
             self.assertEqual(receive(peer, 1 << 30), floor.answer)
 
     def test_outlives_a_client_that_leaves_in_the_middle(self):
-        with Floor(20 << 20) as floor:
-            with floor.connect() as peer:
-                peer.sendall(REQUEST)
-                peer.recv(1)
-                # What is sent after the end of the stream is an EPIPE.
-                peer.shutdown(socket.SHUT_WR)
-            with floor.connect() as peer:
-                peer.sendall(REQUEST)
-                self.assertEqual(receive(peer, len(floor.answer)), floor.answer)
+        for flags in ((), ("--pages",)):
+            with Floor(20 << 20, *flags) as floor:
+                with floor.connect() as peer:
+                    peer.sendall(REQUEST)
+                    peer.recv(1)
+                    # What is sent after the end of the stream is an EPIPE.
+                    peer.shutdown(socket.SHUT_WR)
+                with floor.connect() as peer:
+                    peer.sendall(REQUEST)
+                    self.assertEqual(receive(peer, len(floor.answer)), floor.answer)
 
     def test_every_worker_serves(self):
         with Floor(10, "--workers=3") as floor:

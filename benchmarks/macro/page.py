@@ -60,7 +60,7 @@ def merge(results):
 
 def name_of(cell):
     """Returns the server of a cell in words."""
-    if cell["server"] in ("floor", "h2o", "lighttpd"):
+    if cell["server"] in ("floor", "floor-pages", "h2o", "lighttpd"):
         return cell["server"]
     return f"{cell['server']} {cell['engine']}"
 
@@ -132,7 +132,9 @@ def cheaper_peers(cells):
 
 
 def missed_aims(cells):
-    """Yields sentences on aims that were not met, or not surely."""
+    """Yields sentences on aims that were not met, or not surely, and on what the
+    floors have."""
+    members = report.groups(cells)
     for cell in cells:
         for aim, met in cell.get("aims_met", {}).items():
             if met:
@@ -141,7 +143,10 @@ def missed_aims(cells):
                      else cell["ratios"].get(aim))
             yield (f"{rounds.cell_name(cell)}, {name_of(cell)}: "
                    f"{report.aim(aim, cell['aim'][aim])}; it is "
-                   f"{ratio(value) or 'not measured'}")
+                   f"{ratio(value) or 'not measured'}" + "".join(
+                       f"; {name_of(c)} {ratio(c['ratios'][aim])}"
+                       for c in members[rounds.cell_name(cell)]
+                       if c["server"].startswith("floor") and aim in c["ratios"]))
 
 
 def unresolved(cells):

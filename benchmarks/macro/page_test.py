@@ -81,6 +81,13 @@ class PageTest(unittest.TestCase):
         self.assertIn("keventd epoll: aim 1.10x floor; it is 1.20 [1.15, 1.25]", losing)
         self.assertNotIn("1.6x CPU", losing)
 
+    def test_a_missed_aim_has_what_the_floors_reach(self):
+        fields = {"aim": {"cpu": 1.7}, "aims_met": {"cpu": False}}
+        whole = text(cell("keventd", "epoll", 1.5, **fields),
+                     cell("floor", "epoll", 1.3), cell("floor-pages", "epoll", 1.6))
+        self.assertIn("it is 1.50 [1.45, 1.55]; floor 1.30 [1.25, 1.35]; "
+                      "floor-pages 1.60 [1.55, 1.65]\n", whole)
+
     def test_noise_of_others_is_told(self):
         self.assertIn("up to 30% of the machine",
                       text(cell("keventd", "epoll", 1.5, others_busy=0.3)))

@@ -275,17 +275,22 @@ class Keventd(Server):
 
 
 class Floor(Server):
-    """The least that a server does (load/floor.cc): one answer, for all requests."""
+    """The least that a server does (load/floor.cc): one answer, for all requests.
 
-    def __init__(self, folder, program, cores, head, path, keepalive, workers=1):
-        super().__init__("floor", "epoll", folder)
+    pages: it sends the answer from memory without copying it.
+    """
+
+    def __init__(self, folder, program, cores, head, path, keepalive, workers=1,
+                 pages=False):
+        super().__init__("floor-pages" if pages else "floor", "epoll", folder)
         self._cores = cores
         head_path = os.path.join(self._run, "head")
         with open(head_path, "wb") as file:
             file.write(head)
         self._command = [
             program, f"--head={head_path}", f"--body={path}",
-            f"--close={'false' if keepalive else 'true'}", f"--workers={workers}"
+            f"--close={'false' if keepalive else 'true'}", f"--workers={workers}",
+            f"--pages={'true' if pages else 'false'}"
         ]
 
     def start(self):
