@@ -50,7 +50,7 @@ struct Pool {
   std::vector<uint16_t> free;  // unused by engines that keep them in the kernel
   uint32_t available = 0;      // buffers not lent out
   std::vector<bool> lent;
-  OpSet starved;  // multishot and single recvs without a buffer
+  OpFifo starved;  // multishot and single recvs without a buffer
   uint16_t group = 0;
 };
 
@@ -212,6 +212,7 @@ class Core {
   static void OnPopulated(void* context, PopulateJob* job);
   void EndCall();
   bool NeedsEnter() const;
+  bool HasWaiting() const;
   void WakeEngine();
   bool pollable() const { return pollable_ >= 0; }
 

@@ -3,6 +3,7 @@
 #define KEVENT_QUEUE_DESCRIPTOR_H_
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -70,6 +71,49 @@ class OpSet {
 };
 // Operations that wait for the same thing. One operation is in no more than one
 // of them.
+
+class OpFifo {
+ public:
+  bool empty() const { return size_ == 0; }
+
+  void Add(Operation* op) {
+    op->q.position = first_ + static_cast<uint32_t>(operations_.size());
+    operations_.push_back(op);
+    ++size_;
+  }
+  void Remove(Operation* op) {
+    const size_t at = op->q.position - first_;
+    if (at >= operations_.size() || operations_[at] != op) return;
+    operations_[at] = nullptr;
+    --size_;
+    Trim();
+  }
+  // O(1) on average. Nothing if it is not in here.
+  Operation* PopFront() {
+    Operation* op = operations_.front();
+    Remove(op);
+    return op;
+  }
+  // Not of an empty one.
+
+ private:
+  void Trim() {
+    while (!operations_.empty() && !operations_.front()) {
+      operations_.pop_front();
+      ++first_;
+    }
+    if (operations_.size() <= 2 * size_ + 8) return;
+    std::erase(operations_, nullptr);
+    for (size_t i = 0; i < size_; ++i) {
+      operations_[i]->q.position = first_ + static_cast<uint32_t>(i);
+    }
+  }
+
+  std::deque<Operation*> operations_;  // null where one was removed
+  size_t size_ = 0;                    // without those
+  uint32_t first_ = 0;                 // position of the front; may wrap
+};
+// The same, where it matters who came first.
 
 inline constexpr uint32_t kNoSlot = ~0u;
 

@@ -123,12 +123,12 @@ void Core::BeforePoll() {
         Fault(FaultPoint::kPoolStall)) {
       continue;
     }
-    pool->starved.Swap(&resumed_);
-    for (Operation* op : resumed_) {
+    // One for each buffer: most of the others would look for one in vain.
+    for (uint32_t i = 0; i < pool->available && !pool->starved.empty(); ++i) {
+      Operation* op = pool->starved.PopFront();
       op->q.bits &= ~kBitStalled;
       Resume(op);
     }
-    resumed_.clear();
   }
   if (!yielded_.empty()) {
     yielded_.Swap(&resumed_);
@@ -256,7 +256,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
     size_t there = n + (out.empty() ? 0 : Unread());
     bool ready = there >= std::max<size_t>(min, 1);
     int64_t until = kPast;
-    if (!ready && runnable_.empty() && yielded_.empty()) {
+    if (!ready && runnable_.empty() && !HasWaiting()) {
       until = std::min(deadline, timers_.earliest_ns());
       if (there > 0) until = std::min(until, min_deadline);
     }
@@ -341,8 +341,7 @@ void Core::HandOver() {
 // What this thread has begun and does not go on with.
 void Core::HandToLeader() {
   engine_->Flush();
-  if (leader_ &&
-      (timers_.earliest_ns() < leader_deadline_ || !yielded_.empty())) {
+  if (leader_ && (timers_.earliest_ns() < leader_deadline_ || HasWaiting())) {
     engine_->Wake();
   }
 }
@@ -366,11 +365,16 @@ void Core::EndCall() {
 }
 
 bool Core::NeedsEnter() const {
-  if (Unread() > 0 || !retest_.empty() || !yielded_.empty() ||
-      (!stalled_.empty() && HasRoom()) || signals_.pending() ||
-      inodes_.pending() || engine_->HasUnprocessed()) {
+  if (Unread() > 0 || !retest_.empty() || (!stalled_.empty() && HasRoom()) ||
+      signals_.pending() || inodes_.pending() || engine_->HasUnprocessed()) {
     return true;
   }
+  return HasWaiting();
+}
+
+// BeforePoll would start something again.
+bool Core::HasWaiting() const {
+  if (!yielded_.empty()) return true;
   return std::any_of(pools_.begin(), pools_.end(), [](const auto& pool) {
     return !pool->starved.empty() && pool->available > 0;
   });

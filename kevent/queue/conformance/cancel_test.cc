@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
 #include <random>
 #include <thread>
 #include <vector>
@@ -396,90 +395,6 @@ TEST_P(CancelTest, DestroyingTheQueueForgetsWhatIsInFlight) {
   char byte = 'y';
   EXPECT_EQ(1, send(silent.ours, &byte, 1, MSG_NOSIGNAL));
   EXPECT_EQ("y", PeerRead(silent.peer, 1));
-}
-
-// --- Many at once.
-
-int64_t CpuNs() { return NowNs(CLOCK_THREAD_CPUTIME_ID); }
-
-void ExpectCancelled(Queue* queue, size_t n) {
-  std::vector<Entry> out(n);
-  const int64_t end = NowNs() + PatienceNs();
-  for (size_t got = 0; got < n;) {
-    Wait wait;
-    wait.timeout_ns = std::max<int64_t>(end - NowNs(), 0);
-    const int r = queue->Enter(out, wait);
-    for (int i = 0; i < r; ++i) EXPECT_EQ(out[i].result, -ECANCELED);
-    got += static_cast<size_t>(std::max(r, 0));
-    ASSERT_TRUE(got == n || NowNs() < end) << got << " of " << n;
-  }
-}
-
-// `cost` of 8 times as many is nowhere near 64 times as much.
-template <typename F>
-void ExpectLinear(F cost) {
-  constexpr size_t kFew = 1000;
-  int64_t few = INT64_MAX;
-  int64_t many = INT64_MAX;
-  for (int round = 0; round < 5; ++round) {
-    few = std::min<int64_t>(few, cost(kFew));
-    many = std::min<int64_t>(many, cost(8 * kFew));
-  }
-  EXPECT_LT(many, 28 * few);
-}
-
-TEST_P(CancelTest, AllOfOneDescriptor) {
-  ExpectLinear([&](size_t n) {
-    const Pair pair = TcpPair();
-    Fill(pair.ours);
-    std::vector<std::unique_ptr<SendOp>> sends(n);
-    for (auto& send : sends) {
-      send = std::make_unique<SendOp>();
-      send->fd = pair.ours;
-      send->Set("x", 1);
-      EXPECT_EQ(0, queue().Submit(send.get()));
-    }
-    Look();
-    const int64_t start = CpuNs();
-    EXPECT_EQ(0, CloseByQueue(pair.ours));
-    const int64_t took = CpuNs() - start;
-    ExpectCancelled(&queue(), n);
-    CloseOwned(pair.peer);
-    return took;
-  });
-}
-
-TEST_P(CancelTest, ManyThatWaitForABuffer) {
-  constexpr rlim_t kDescriptors = 8'200;
-  rlimit before;
-  ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &before));
-  rlimit raised = before;
-  raised.rlim_cur = std::max(before.rlim_cur, kDescriptors);
-  if (raised.rlim_cur > raised.rlim_max) GTEST_SKIP() << "descriptors";
-  ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &raised));
-  BufferPool* pool = queue().AddBufferPool(1, 64).value();
-  const Pair pair = TcpPair();
-  RecvOp* holder = New<RecvOp>(pair.ours);
-  holder->pool = pool;
-  ASSERT_EQ(1, send(pair.peer, "x", 1, MSG_NOSIGNAL));
-  MustSubmit(holder);
-  ASSERT_EQ(1, ResultOf(holder));  // and keeps the only one
-  ExpectLinear([&](size_t n) {
-    std::vector<std::unique_ptr<RecvOp>> recvs(n);
-    for (auto& recv : recvs) {
-      recv = std::make_unique<RecvOp>();
-      recv->fd = Own(dup(pair.ours));
-      recv->pool = pool;
-      EXPECT_EQ(0, queue().Submit(recv.get()));
-    }
-    const int64_t start = CpuNs();
-    for (auto& recv : recvs) EXPECT_EQ(0, queue().Cancel(recv.get()));
-    const int64_t took = CpuNs() - start;
-    ExpectCancelled(&queue(), n);
-    for (auto& recv : recvs) EXPECT_EQ(0, CloseByQueue(recv->fd));
-    return took;
-  });
-  setrlimit(RLIMIT_NOFILE, &before);
 }
 
 }  // namespace
