@@ -300,7 +300,10 @@ void Core::LeaveSets(Operation* op) {
       }
     }
   }
-  if (op->q.bits & kBitYield) yielded_.Remove(op);
+  if (op->q.bits & kBitYield) {
+    yielded_.Remove(op);
+    senders_.Remove(op);
+  }
   op->q.bits &= ~(kBitStalled | kBitYield);
 }
 
@@ -413,6 +416,13 @@ void Core::Yield(Operation* op) {
   LeaveSets(op);
   op->q.bits |= kBitYield;
   yielded_.Add(op);
+}
+
+void Core::AwaitTurn(Operation* op) {
+  if (op->q.bits & kBitYield) return;
+  LeaveSets(op);
+  op->q.bits |= kBitYield;
+  senders_.Add(op);
 }
 
 void Core::Resume(Operation* op) {

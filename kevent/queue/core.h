@@ -111,6 +111,8 @@ class Core {
   // A recv found the pool empty: it is started again when a buffer is back.
   void Yield(Operation* op);
   // Started again by the next Enter, after others had their turn.
+  void AwaitTurn(Operation* op);
+  // Of a send or sendfile: started again when it is its turn, see kPass.
   void Resume(Operation* op);
   // Started again when Process has ended.
   void ResumeStarted(Operation* op) {
@@ -150,6 +152,7 @@ class Core {
   // Sends what can be sent now. A result, or kPending: `*would_block` says that
   // the socket is full; otherwise it goes on by itself.
   int64_t SendNow(SendOp* op, Descriptor* d);
+  int64_t SendTurn(SendOp* op, PagePipe* pages);  // null: copies
   // Sends what the socket takes now. 0 when all is out, or negative errno;
   // -EAGAIN when it is full; kPending: it goes on by itself.
   bool SendsByReference();
@@ -213,6 +216,8 @@ class Core {
   void EndCall();
   bool NeedsEnter() const;
   bool HasWaiting() const;
+  void RunSenders();
+  bool MustWait(Operation* op, int64_t total);
   void WakeEngine();
   bool pollable() const { return pollable_ >= 0; }
 
@@ -239,6 +244,8 @@ class Core {
   std::vector<Operation*> runnable_;   // to be started by Pump
   OpSet stalled_;                      // multishot without room in the ring
   OpSet yielded_;                      // go on at the next Enter
+  OpFifo senders_;                     // sends that await their turn
+  int64_t sent_ = 0;                   // bytes, since BeforePoll
   std::vector<Operation*> resumed_;    // scratch
   std::vector<SendfileOp*> populate_waiters_;  // for a thread to read for them
   std::vector<Handle> retest_;        // level interests whose entry was taken

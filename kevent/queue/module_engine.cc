@@ -384,11 +384,8 @@ int64_t ModuleEngine::Start(Operation* op, Descriptor* d) {
       (!by_reference || (alone && TotalLength(*send) < kLeastByReferenceAlone));
   if (by_copy) {
     // Most go out at once: then no entry has to come for them.
-    int64_t r = TrySend(send, nullptr);
-    if (r == kPending) {
-      core_->Yield(op);
-      return kPending;
-    }
+    int64_t r = core_->SendTurn(send, nullptr);
+    if (r == kPending) return kPending;
     if (r == 0) {
       return Fault(FaultPoint::kShortSendDone) ? TotalLength(*send)
                                                : op->q.done;

@@ -74,9 +74,23 @@ int64_t Core::SendNow(SendOp* op, Descriptor* d) {
   if (op->by_reference) {
     if (int r = MakeNonBlocking(op->fd, d); r < 0) return r;
   }
-  const int64_t result = TrySend(op, op->by_reference ? &pages_ : nullptr);
-  if (result == kPending) Yield(op);
+  return SendTurn(op, op->by_reference ? &pages_ : nullptr);
+}
+
+int64_t Core::SendTurn(SendOp* op, PagePipe* pages) {
+  if (MustWait(op, TotalLength(*op))) return kPending;
+  const int64_t before = op->q.done;
+  const int64_t result = TrySend(op, pages);
+  sent_ += op->q.done - before;
+  if (result == kPending) AwaitTurn(op);
   return result;
+}
+
+// The kernel is to be looked at before `op` is begun.
+bool Core::MustWait(Operation* op, int64_t total) {
+  if (sent_ < kPass || total - op->q.done <= kShort) return false;
+  AwaitTurn(op);
+  return true;
 }
 
 bool Core::SendsByReference() {
@@ -97,12 +111,13 @@ int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
   const int64_t total =
       body_end + (Fault(FaultPoint::kSkipTrailer) ? 0 : trailer);
   int64_t budget = kTurn;
+  if (MustWait(op, total)) return kPending;
   if (op->q.done == 0 && op->length >= kCork && !(op->q.bits & kBitCorked)) {
     if (Cork(op->fd)) op->q.bits |= kBitCorked;
   }
   while (op->q.done < total) {
     if (budget <= 0) {
-      Yield(op);
+      AwaitTurn(op);
       return kPending;
     }
     int64_t n;
@@ -145,6 +160,7 @@ int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
     // end of each.
     if (op->q.done >= header) budget -= n;
     op->q.done += n;
+    sent_ += n;
   }
   return op->q.done;
 }

@@ -76,7 +76,8 @@ iovec NextOf(const SendOp& op, bool* all) {
 }
 
 int64_t TrySend(SendOp* op, PagePipe* pages) {
-  int64_t turn = kTurn;
+  int64_t turn =
+      op->by_reference && pages != nullptr ? kTurnByReference : kTurn;
   for (;;) {
     iovec rest[kPieces];
     bool all;
@@ -94,6 +95,7 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
       if (r == 0) continue;
       if (r != -ENOSYS) return r;
       pages = nullptr;
+      turn = std::min(turn, kTurn);
       continue;
     }
     int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (op->more || !all ? MSG_MORE : 0);

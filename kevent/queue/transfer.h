@@ -23,9 +23,22 @@ int64_t TryRecv(int fd, void* buffer, uint32_t size);
 inline constexpr int64_t kTurn = 2 << 20;
 // Bytes one operation sends before others get their turn.
 
+inline constexpr int64_t kTurnByReference = 16 << 20;
+// The same of memory that is not copied, which takes well below a millisecond.
+// What many connections ask for costs less one after the other than a piece of
+// each in turn.
+
+inline constexpr int64_t kPass = 4 << 20;
+// Bytes after which a queue begins no further send but looks at the kernel
+// first, and goes on with those that waited, the longest first. What comes
+// meanwhile waits for one turn, not for one of each connection.
+
+inline constexpr int64_t kShort = 128 << 10;
+// A send with no more left than that does not wait for it.
+
 int64_t TrySend(SendOp* op, PagePipe* pages);
 // Goes on at op->q.done. 0 when all is out, or negative errno; -EAGAIN when the
-// socket is full; kPending after kTurn bytes. op->q.done counts. What is to go
+// socket is full; kPending after its turn. op->q.done counts. What is to go
 // by reference does so through `pages`, unless that is null; the socket must be
 // non-blocking then.
 

@@ -138,10 +138,21 @@ void Core::BeforePoll() {
     }
     resumed_.clear();
   }
+  RunSenders();
   if (signals_.pending()) signals_.Run();
   if (inodes_.pending()) inodes_.Run();
   RunPosts();
   Pump();
+}
+
+void Core::RunSenders() {
+  sent_ = 0;
+  while (!senders_.empty() && sent_ < kPass) {
+    Operation* op = senders_.PopFront();
+    op->q.bits &= ~kBitYield;
+    Resume(op);
+    Pump();
+  }
 }
 
 void Core::AfterPoll() {
@@ -374,7 +385,7 @@ bool Core::NeedsEnter() const {
 
 // BeforePoll would start something again.
 bool Core::HasWaiting() const {
-  if (!yielded_.empty()) return true;
+  if (!yielded_.empty() || !senders_.empty()) return true;
   return std::any_of(pools_.begin(), pools_.end(), [](const auto& pool) {
     return !pool->starved.empty() && pool->available > 0;
   });

@@ -274,6 +274,10 @@ int QueueTest::File(std::string_view contents) {
   return fd;
 }
 
+bool QueueTest::MakeRoom(int fd, int bytes) {
+  return setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) == 0;
+}
+
 void QueueTest::Fill(int fd) {
   std::string bytes(4096, 'f');
   for (size_t size = bytes.size(); size > 0;) {

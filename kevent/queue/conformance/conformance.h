@@ -104,6 +104,8 @@ class QueueTest : public testing::TestWithParam<std::string> {
   int File(std::string_view contents);
   // Open for reading and writing, in a folder of a real file system if there is
   // one.
+  static bool MakeRoom(int fd, int bytes);
+  // The socket's send buffer holds that much. False without the right to do so.
   static void Fill(int fd);
   // Writes to `fd` until no byte more goes in. What Filled bytes are: 'f'.
 

@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -127,7 +129,7 @@ TEST_P(ReferenceTest, LargerThanTheSocketAndLongerThanATurn) {
 
 // However much the socket takes, others have their turn.
 TEST_P(ReferenceTest, SendsSomeAtATime) {
-  constexpr int kSize = 12 << 20;
+  constexpr int kSize = 20 << 20;
   const Pages pages(Pattern(kSize));
   for (bool by_reference : {true, false}) {
     SCOPED_TRACE(by_reference);
@@ -135,19 +137,140 @@ TEST_P(ReferenceTest, SendsSomeAtATime) {
     if (queue().engine() == EngineKind::kModule) GTEST_SKIP();
     if (queue().engine() == EngineKind::kUring && !by_reference) continue;
     Pair pair = TcpPair();
-    const int room = 4 * kSize;
-    if (setsockopt(pair.ours, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) <
-        0) {
-      GTEST_SKIP() << "no room for it: " << strerror(errno);
-    }
+    if (!MakeRoom(pair.ours, 4 * kSize)) GTEST_SKIP() << "no room for it";
     SendOp* send = by_reference ? NewReference(pair.ours, pages.bytes())
                                 : NewSend(pair.ours, pages.bytes());
+    Look();
     MustSubmit(send);
     EXPECT_GT(send->progress(), 0);
-    EXPECT_LE(send->progress(), 2 << 20);
+    EXPECT_LE(send->progress(), by_reference ? 16 << 20 : 2 << 20);
     EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, kSize));
     EXPECT_EQ(kSize, ResultOf(send));
   }
+}
+
+// None has its second turn before all have had their first, and what is short
+// waits for none of them.
+TEST_P(ReferenceTest, LargeOnesTakeTurns) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  constexpr int kSize = 24 << 20;
+  constexpr int kOneTurn = 16 << 20;
+  const Pages pages(Pattern(kSize));
+  SendOp* large[3];
+  for (SendOp*& send : large) {
+    const Pair pair = TcpPair();
+    if (!MakeRoom(pair.ours, 4 * kSize)) GTEST_SKIP() << "no room for it";
+    send = NewReference(pair.ours, pages.bytes());
+    MustSubmit(send);
+  }
+  SendOp* small = NewSend(TcpPair().ours, "small");
+  MustSubmit(small);
+  EXPECT_EQ(large[0]->progress(), kOneTurn);
+  EXPECT_EQ(large[1]->progress(), 0);
+  EXPECT_EQ(large[2]->progress(), 0);
+
+  // The first asked again before the others came.
+  std::set<Operation*> done;
+  for (const Entry& e : WaitFor(2)) done.insert(e.operation);
+  EXPECT_EQ(done, (std::set<Operation*>{large[0], small}));
+  EXPECT_EQ(large[1]->progress(), 0);
+  EXPECT_EQ(large[2]->progress(), 0);
+
+  Look();
+  EXPECT_EQ(large[1]->progress(), kOneTurn);
+  EXPECT_EQ(large[2]->progress(), 0);
+  Look();
+  EXPECT_EQ(large[1]->progress(), kOneTurn);
+  EXPECT_EQ(large[2]->progress(), kOneTurn);
+  Look();
+  EXPECT_EQ(large[2]->progress(), kOneTurn);
+  EXPECT_EQ(kSize, ResultOf(large[1]));
+  EXPECT_EQ(kSize, ResultOf(large[2]));
+}
+
+// After 4 MiB the kernel is looked at; what is short need not wait for that.
+TEST_P(ReferenceTest, LooksAtTheKernelBetweenMany) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  const Pages pages(Pattern(1 << 20));
+  std::vector<SendOp*> sends;
+  for (int i = 0; i < 15; ++i) {
+    sends.push_back(NewReference(TcpPair().ours, pages.bytes()));
+    MustSubmit(sends.back());
+  }
+  SendOp* small = NewSend(TcpPair().ours, "small");
+  MustSubmit(small);
+  // Four went out when they were submitted, and four with each look since.
+  for (int expected : {8, 12, 15}) {
+    Look();
+    std::set<Operation*> done;
+    for (const Entry& e : taken_) done.insert(e.operation);
+    EXPECT_TRUE(done.contains(small));
+    done.erase(small);
+    EXPECT_EQ(done,
+              std::set<Operation*>(sends.begin(), sends.begin() + expected));
+  }
+  for (const Entry& e : WaitFor(16)) {
+    EXPECT_EQ(e.result, e.operation == small ? 5 : 1 << 20) << Describe(e);
+  }
+}
+
+// One that waits for its turn can be cancelled as any can.
+TEST_P(ReferenceTest, CancelsWhatAwaitsItsTurn) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  const Pages pages(Pattern(1 << 20));
+  std::vector<SendOp*> sends;
+  for (int i = 0; i < 40; ++i) {
+    sends.push_back(NewReference(TcpPair().ours, pages.bytes()));
+    MustSubmit(sends.back());
+  }
+  std::set<Operation*> cancelled;
+  const auto cancel = [&](std::initializer_list<int> which) {
+    for (int i : which) {
+      EXPECT_EQ(sends[i]->progress(), 0);
+      cancelled.insert(sends[i]);
+      EXPECT_EQ(0, queue().Cancel(sends[i]));
+    }
+  };
+  // From both ends and from within.
+  cancel({39, 38, 4, 5, 6, 20, 21, 22, 23, 24, 25, 8, 30});
+  Look();
+  cancel({37, 35, 16, 17, 12, 13, 14, 33, 32, 31, 29, 28, 27});
+  std::vector<Operation*> done;
+  for (const Entry& e : WaitFor(sends.size())) {
+    const bool was_cancelled = cancelled.contains(e.operation);
+    EXPECT_EQ(e.result, was_cancelled ? -ECANCELED : 1 << 20) << Describe(e);
+    if (!was_cancelled) done.push_back(e.operation);
+  }
+  std::erase_if(sends, [&](SendOp* op) { return cancelled.contains(op); });
+  EXPECT_TRUE(std::equal(done.begin(), done.end(), sends.begin(), sends.end()))
+      << "not in the order they came";
+}
+
+TEST_P(ReferenceTest, WhatAwaitedItsTurnCanBeDestroyed) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  const Pages pages(Pattern(1 << 20));
+  for (int i = 0; i < 4; ++i) {
+    MustSubmit(NewReference(TcpPair().ours, pages.bytes()));
+  }
+  auto waits = std::make_unique<SendOp>();
+  waits->fd = TcpPair().ours;
+  waits->Set(pages.bytes().data(), pages.bytes().size());
+  waits->by_reference = true;
+  MustSubmit(waits.get());
+  queue().Cancel(waits.get());
+  Entry entries[6];
+  ASSERT_EQ(5u, queue().Take(entries));
+  for (int i = 0; i < 5; ++i) Note(entries[i]);
+  waits.reset();
+  Look();
 }
 
 TEST_P(ReferenceTest, GathersAnyNumberOfPieces) {

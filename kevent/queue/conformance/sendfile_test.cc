@@ -106,6 +106,36 @@ TEST_P(SendfileTest, LargerThanTheSocketAndLongerThanATurn) {
   }
 }
 
+TEST_P(SendfileTest, LargeOnesTakeTurns) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  constexpr int64_t kOneTurn = 2 << 20;
+  constexpr int64_t kSize = 6 * kOneTurn;
+  const int file = File(Pattern(kSize));
+  SendfileOp* ops[4];
+  for (SendfileOp*& op : ops) {
+    const Pair pair = TcpPair();
+    if (!MakeRoom(pair.ours, 4 * kSize)) GTEST_SKIP() << "no room for it";
+    op = NewSendfile(pair.ours, file, 0, kSize);
+    MustSubmit(op);
+  }
+  for (int pass = 0; taken_.empty(); ++pass) {
+    const auto [least, most] =
+        std::minmax_element(ops, ops + 4, [](SendfileOp* a, SendfileOp* b) {
+          return a->progress() < b->progress();
+        });
+    // The first asked again before the others came.
+    EXPECT_LE((*most)->progress() - (*least)->progress(), 2 * kOneTurn);
+    int64_t all = 0;
+    for (SendfileOp* op : ops) all += op->progress();
+    EXPECT_LE(all, (pass + 1) * 2 * kOneTurn);
+    ASSERT_LE(pass, 24);
+    Look();
+  }
+  for (SendfileOp* op : ops) EXPECT_EQ(kSize, ResultOf(op));
+}
+
 // What a queue does to fill segments must not hold back what is sent next.
 TEST_P(SendfileTest, LeavesTheCorkAsItWas) {
   const int file = File(Pattern(12 << 20));
