@@ -16,7 +16,7 @@ import sys
 import time
 
 from macro import (
-    admin, cold, compare, machine, mix, ratios, report, rounds, scale, servers)
+    admin, beside, cold, compare, machine, mix, ratios, report, rounds, scale, servers)
 from macro.arguments import count, list_of, parse_size, positive
 from macro.rounds import KIB, MIB
 
@@ -97,6 +97,9 @@ def arguments():
         "--cold", action="store_true",
         help="hot requests while others pull cold files")
     parts.add_argument(
+        "--beside", action="store_true",
+        help="small requests while others pull large files from memory")
+    parts.add_argument(
         "--admin", action="store_true",
         help="what requests cost while kevctl and Prometheus watch")
     parser.add_argument(
@@ -136,10 +139,11 @@ def choose_parts(args):
     args.custom = bool(args.sizes or args.connections or args.modes)
     named = bool(
         args.mix or args.pipeline or args.all_cores or args.scale or args.cold
-        or args.admin)
+        or args.beside or args.admin)
     args.single_files = not named
     if not (named or args.custom or args.quick):
-        args.mix = args.all_cores = args.scale = args.cold = args.admin = True
+        args.mix = args.all_cores = args.scale = True
+        args.cold = args.beside = args.admin = True
         args.pipeline = PIPELINE
     if args.rounds is None:
         args.rounds = 5 if args.quick else 15
@@ -148,7 +152,7 @@ def choose_parts(args):
         args.admin_rounds = ratios.ENOUGH_ROUNDS if args.quick else 50
     else:
         args.few_rounds = args.admin_rounds = args.rounds
-    args.cold_seconds = args.seconds or 4.0
+    args.hot_seconds = args.seconds or 4.0
     args.seconds = args.seconds or 1.0
     if args.latency_rounds is None:
         args.latency_rounds = min(5, args.rounds)
@@ -421,7 +425,20 @@ class Bench:
                 group.start(server).check(self.root, files)
             return cold.measure(
                 chosen, self.load(), self.root, self.targets, self.folder,
-                self.args.cold_seconds, self.args.few_rounds, self.args.disk_limit)
+                self.args.hot_seconds, self.args.few_rounds, self.args.disk_limit)
+
+    def beside(self):
+        """Measures small requests beside large ones, and returns the results."""
+        files = [self.file(size) for size in (cold.HOT_BYTES, *beside.LARGE_BYTES)]
+        self._settle(files)
+        with servers.Group() as group:
+            chosen = [
+                self.nginx("sendfile"), self.nginx("buffered"), *self.keventds()]
+            for server in chosen:
+                group.start(server).check(self.root, files)
+            return beside.measure(
+                chosen, self.load(), self.targets, self.args.hot_seconds,
+                self.args.few_rounds)
 
     def admin(self):
         """Measures what watching costs, and returns the results."""
@@ -450,7 +467,7 @@ def out_path(args):
     folder = os.path.join(HERE, "out")
     os.makedirs(folder, exist_ok=True)
     # Of what is measured beside the cells.
-    parts = [part for part in ("cold", "admin") if getattr(args, part)]
+    parts = [part for part in ("cold", "beside", "admin") if getattr(args, part)]
     name = parts[0] if len(parts) == 1 and not plan(args) else "http"
     return os.path.join(folder, name + ".json")
 
@@ -476,6 +493,7 @@ def run(args):
             "mix": bench.mix,
             "scale": bench.scale() if args.scale else {},
             "cold": bench.cold() if args.cold else [],
+            "beside": bench.beside() if args.beside else [],
             "admin": bench.admin() if args.admin else [],
         }
     header["took_seconds"] = round(time.monotonic() - begin)
@@ -484,12 +502,12 @@ def run(args):
         file.write("\n")
     for line in [*report.cells(result["cells"]), *report.mix(result["mix"]),
                  *report.scale(result["scale"]), *report.cold(result["cold"]),
-                 *report.admin(result["admin"])]:
+                 *report.beside(result["beside"]), *report.admin(result["admin"])]:
         print(line)
     print(f"\n  results: {out}")
     failed = any(
         cell["errors"]
-        for cell in result["cells"] + result["cold"] + result["admin"])
+        for part in ("cells", "cold", "beside", "admin") for cell in result[part])
     return 1 if failed else 0
 
 

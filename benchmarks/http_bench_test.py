@@ -35,7 +35,7 @@ class PlanTest(unittest.TestCase):
 
     def test_everything_without_flags(self):
         args = parsed()
-        self.assertTrue(args.scale and args.cold and args.admin)
+        self.assertTrue(args.scale and args.cold and args.beside and args.admin)
         self.assertEqual((args.rounds, args.admin_rounds), (15, 50))
         self.assertIn("h2o", args.servers)
         planned = names()
@@ -49,7 +49,8 @@ class PlanTest(unittest.TestCase):
 
     def test_quick_leaves_out_what_takes_long(self):
         args = parsed("--quick")
-        self.assertFalse(args.scale or args.cold or args.mix or args.admin)
+        self.assertFalse(
+            args.scale or args.cold or args.beside or args.mix or args.admin)
         self.assertEqual(args.rounds, 5)
         self.assertEqual(args.servers, ["keventd", "floor"])
         self.assertEqual(len(names("--quick")), 6)
@@ -57,6 +58,7 @@ class PlanTest(unittest.TestCase):
     def test_a_part_leaves_out_the_others(self):
         self.assertEqual(names("--mix"), ["mix of files, 64 connections"])
         self.assertEqual(names("--cold"), [])
+        self.assertEqual(names("--beside"), [])
         self.assertEqual(names("--admin"), [])
         self.assertEqual(names("--pipeline=4"),
                          ["1 KiB, 64 connections, 4 requests together"])

@@ -63,7 +63,9 @@ def measure(servers, load, root, targets_of, folder, seconds, count, limit):
                 rounds.say(f"cold files, round {number + 1} of {count}: {server}")
                 _drop(root, names)
                 taken[server].append(
-                    _round(server, load, root, hot, cold, seconds))
+                    hot_round(
+                        server, load, hot, cold, COLD_CONNECTIONS, seconds, HOT_RATE,
+                        evict_root=root))
     finally:
         # The group can go only after its processes.
         for server in servers:
@@ -72,14 +74,15 @@ def measure(servers, load, root, targets_of, folder, seconds, count, limit):
     return [_result(server, rows, throttle) for server, rows in taken.items()]
 
 
-def _round(server, load, root, hot, cold, seconds):
+def hot_round(server, load, hot, pulled, connections, seconds, rate, **pulling):
+    """Asks for small files at a rate while other connections pull; returns what
+    became of them."""
     pull = load.start(
-        server, cold, COLD_CONNECTIONS, seconds + SETTLE_SECONDS, evict_root=root,
-        warmup=SETTLE_SECONDS / 2)
+        server, pulled, connections, seconds + SETTLE_SECONDS,
+        warmup=SETTLE_SECONDS / 2, **pulling)
     try:
         result = load.run(
-            server, hot, HOT_CONNECTIONS, seconds, rate=HOT_RATE,
-            warmup=SETTLE_SECONDS)
+            server, hot, HOT_CONNECTIONS, seconds, rate=rate, warmup=SETTLE_SECONDS)
     except BaseException:
         machine.end(pull)
         raise
@@ -90,31 +93,42 @@ def _round(server, load, root, hot, cold, seconds):
         "p50_us": result["latency"]["p50_us"],
         "p99_us": result["latency"]["p99_us"],
         "p999_us": result["latency"]["p999_us"],
-        "cold_mb_per_s": pulled["body_bytes"] / pulled["seconds"] / 1e6,
+        "pulled_mb_per_s": pulled["body_bytes"] / pulled["seconds"] / 1e6,
         "errors": sum(result["errors"].values()) + sum(pulled["errors"].values()),
     }
 
 
-def _result(server, rows, throttle):
-    def median(name):
-        return round(statistics.median(row[name] for row in rows), 1)
+def median(rows, name):
+    """Returns the median of a field."""
+    return round(statistics.median(row[name] for row in rows), 1)
 
+
+def hot_result(server, rows, rate):
+    """Returns what became of the small requests in all rounds."""
     return {
         "server": server.name,
         "engine": server.engine,
         "hot_bytes": HOT_BYTES,
         "hot_connections": HOT_CONNECTIONS,
-        "hot_due_per_s": HOT_RATE,
-        "hot_answered_per_s": median("hot_answered"),
-        "hot_unanswered": median("hot_unanswered"),
-        "p50_us": median("p50_us"),
-        "p99_us": median("p99_us"),
-        "p999_us": median("p999_us"),
-        "cold_connections": COLD_CONNECTIONS,
-        "cold_file_bytes": COLD_BYTES,
-        "cold_mb_per_s": median("cold_mb_per_s"),
-        "disk_limit_mb_per_s": throttle.limit and throttle.limit / 1e6,
+        "hot_due_per_s": rate,
+        "hot_answered_per_s": median(rows, "hot_answered"),
+        "hot_unanswered": median(rows, "hot_unanswered"),
+        "p50_us": median(rows, "p50_us"),
+        "p99_us": median(rows, "p99_us"),
+        "p999_us": median(rows, "p999_us"),
         "rounds": len(rows),
         "errors": sum(row["errors"] for row in rows),
         "raw": rows,
+    }
+
+
+def _result(server, rows, throttle):
+    for row in rows:
+        row["cold_mb_per_s"] = row.pop("pulled_mb_per_s")
+    return {
+        **hot_result(server, rows, HOT_RATE),
+        "cold_connections": COLD_CONNECTIONS,
+        "cold_file_bytes": COLD_BYTES,
+        "cold_mb_per_s": median(rows, "cold_mb_per_s"),
+        "disk_limit_mb_per_s": throttle.limit and throttle.limit / 1e6,
     }

@@ -32,7 +32,7 @@ Latency has fewer rounds: its ratios are seldom resolved, and stand in the last 
 def merge(results):
     """Returns one result of several; where they measured the same cell, the later
     counts. Ratios stay what they were: each is within its own run."""
-    cells, cold, scale, admin = {}, {}, {}, {}
+    cells, cold, beside, scale, admin = {}, {}, {}, {}, {}
     out = {"machines": [], "mix": None}
     for result in results:
         # Those of ./kev bench vm count instructions: they are for --compare.
@@ -42,6 +42,8 @@ def merge(results):
                 cells[key] = cell
         for row in result.get("cold", []):
             cold[row["server"], row["engine"]] = row
+        for row in result.get("beside", []):
+            beside[row["server"], row["engine"], row["large_file_bytes"]] = row
         for row in result.get("admin", []):
             key = (row["engine"], row["file_bytes"], row["connections"], row["admin"])
             admin[key] = row
@@ -53,6 +55,7 @@ def merge(results):
         out["machines"].append(result.get("machine", {}))
     out["cells"] = list(cells.values())
     out["cold"] = list(cold.values())
+    out["beside"] = list(beside.values())
     out["admin"] = list(admin.values())
     out["scale"] = {part: list(rows.values()) for part, rows in scale.items()}
     return out
@@ -302,6 +305,25 @@ def _cold(rows):
                        "cold MB/s"])
 
 
+def _beside(rows):
+    if not rows:
+        return
+    first = rows[0]
+    yield "## Small requests beside large ones"
+    yield ""
+    yield (f"{first['hot_due_per_s']} requests a second of "
+           f"{rounds.size_name(first['hot_bytes'])} fall due while "
+           f"{first['large_connections']} connections pull one large file that is in "
+           f"memory; {first['rounds']} rounds.")
+    yield ""
+    yield from table([[
+        rounds.size_name(c["large_file_bytes"]), name_of(c),
+        number(c["hot_answered_per_s"]), number(c["p50_us"]), number(c["p99_us"]),
+        number(c["p999_us"]), number(c["large_mb_per_s"]),
+    ] for c in rows], ["beside", "", "answered/s", "p50 us", "p99 us", "p99.9 us",
+                       "large MB/s"])
+
+
 def _admin(rows):
     if not rows:
         return
@@ -376,6 +398,7 @@ def lines(result, plots=()):
         yield from _listed(unresolved(cells), "Everything is.")
     yield from _scale(result["scale"])
     yield from _cold(result["cold"])
+    yield from _beside(result["beside"])
     yield from _admin(result["admin"])
     if cells:
         yield "## All cells"

@@ -138,6 +138,16 @@ class PageTest(unittest.TestCase):
         self.assertIn("as it is", section(whole, "Cold files"))
         self.assertNotIn("Where keventd loses", whole)
 
+    def test_small_requests_beside_large_ones(self):
+        row = {"server": "keventd", "engine": "uring", "hot_due_per_s": 500,
+               "hot_bytes": 1024, "hot_answered_per_s": 499.0, "p50_us": 80,
+               "p99_us": 1500, "p999_us": 8000, "large_mb_per_s": 4500.0,
+               "large_connections": 64, "large_file_bytes": 1 << 20, "rounds": 3}
+        title = "Small requests beside large ones"
+        self.assertIn("| 1 MiB | keventd uring | 499 | 80.0 | 1500 | 8000 | 4500 |",
+                      section(text(beside=[row]), title))
+        self.assertNotIn(title, text())
+
     def test_what_watching_costs(self):
         def row(kind, cpu, **fields):
             return {"server": "keventd", "engine": "epoll", "admin": kind,

@@ -170,6 +170,26 @@ def cold(all_cold):
     yield from table(rows, headings)
 
 
+def beside(rows):
+    """Yields the lines of the table of small requests beside large ones."""
+    if not rows:
+        return
+    first = rows[0]
+    yield ""
+    yield (f"{first['hot_due_per_s']} requests/s of {size_name(first['hot_bytes'])} "
+           f"while {first['large_connections']} connections pull large files from "
+           f"memory; {first['rounds']} rounds")
+    yield from table([[
+        size_name(c["large_file_bytes"]), c["server"], c["engine"],
+        number(c["hot_answered_per_s"]),
+        number(c["p50_us"]), number(c["p99_us"]), number(c["p999_us"]),
+        number(c["large_mb_per_s"]),
+        f"{c['errors']} ERRORS" if c["errors"] else "",
+    ] for c in rows], [
+        "beside", "server", "engine", "answered/s", "p50 us", "p99 us", "p99.9 us",
+        "large MB/s", ""])
+
+
 def admin(all_admin):
     """Yields the lines of the table of what watching costs."""
     if not all_admin:

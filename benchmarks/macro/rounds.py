@@ -59,10 +59,13 @@ class Load:
         self._cores = cores
         self._clients = clients
 
-    def start(self, server, targets, connections, seconds, **flags):
-        """Starts one process against a server; finish() waits for it."""
+    def start(self, server, targets, connections, seconds, idle=False, **flags):
+        """Starts one process against a server; finish() waits for it.
+
+        idle: it has its cores when nobody else wants them, see chrt(1).
+        """
         command = [
-            self._program, f"--port={server.port}", f"--targets={targets}",
+            *(["chrt", "--idle", "0"] if idle else []), self._program, f"--port={server.port}", f"--targets={targets}",
             f"--connections={connections}", f"--seconds={seconds}",
             "--server_pids=" + ",".join(map(str, server.pids()))
         ]
