@@ -29,14 +29,6 @@ namespace kevent::internal {
 
 using State = Operation::State;
 
-int64_t TotalLength(const SendOp& op) {
-  int64_t total = 0;
-  for (const iovec& piece : op.pieces) {
-    total += static_cast<int64_t>(piece.iov_len);
-  }
-  return total;
-}
-
 namespace {
 
 // While an operation is blocked, `done` is its predecessor's address: should it
@@ -297,6 +289,7 @@ void Core::LeaveSets(Operation* op) {
     if (op->opcode == Opcode::kRecv) {
       if (BufferPool* pool = static_cast<RecvOp*>(op)->pool) {
         PoolOf(pool)->starved.Remove(op);
+        PoolOf(pool)->lost.Remove(op);
       }
     }
   }
@@ -409,6 +402,13 @@ void Core::Starve(Pool* pool, Operation* op) {
   LeaveSets(op);
   op->q.bits |= kBitStalled;
   pool->starved.Add(op);
+}
+
+void Core::StarveAgain(Pool* pool, Operation* op) {
+  if (op->q.bits & kBitStalled) return;
+  LeaveSets(op);
+  op->q.bits |= kBitStalled;
+  pool->lost.Add(op);
 }
 
 void Core::Yield(Operation* op) {
@@ -615,7 +615,7 @@ void Core::Release(uint16_t group, uint16_t id) {
   pool->lent[id] = false;
   ++pool->available;
   engine_->Provide(pool, id);
-  if (pool->starved.empty()) return;
+  if (!pool->waits()) return;
   if (many_threads_) engine_->Wake();
   if (pollable()) EndCall();
 }

@@ -37,6 +37,7 @@ enum OpBits : uint16_t {
   kBitResume = 1u << 7,     // started before, to be started again
   kBitCut = 1u << 8,        // its link has been completed without it
   kBitCorked = 1u << 9,     // sendfile: holds the socket's last segment back
+  kBitServed = 1u << 10,    // uring: a recv that got a buffer since its start
 };
 
 struct Taken {
@@ -51,10 +52,14 @@ struct Pool {
   uint32_t available = 0;      // buffers not lent out
   std::vector<bool> lent;
   OpFifo starved;  // multishot and single recvs without a buffer
+  OpFifo lost;     // the same: started for one, and another was quicker
   uint16_t group = 0;
-};
 
-int64_t TotalLength(const SendOp& op);
+  bool waits() const { return !lost.empty() || !starved.empty(); }
+  Operation* NextWaiting() {
+    return lost.empty() ? starved.PopFront() : lost.PopFront();
+  }
+};
 
 class Core {
  public:
@@ -109,6 +114,8 @@ class Core {
   // some.
   void Starve(Pool* pool, Operation* op);
   // A recv found the pool empty: it is started again when a buffer is back.
+  void StarveAgain(Pool* pool, Operation* op);
+  // The same, when it was started because one was back: it keeps its place.
   void Yield(Operation* op);
   // Started again by the next Enter, after others had their turn.
   void AwaitTurn(Operation* op);
@@ -245,7 +252,8 @@ class Core {
   OpSet stalled_;                      // multishot without room in the ring
   OpSet yielded_;                      // go on at the next Enter
   OpFifo senders_;                     // sends that await their turn
-  int64_t sent_ = 0;                   // bytes, since BeforePoll
+  bool running_senders_ = false;       // RunSenders gives it to one of them
+  int64_t sent_ = 0;                   // bytes, since the kernel was looked at
   std::vector<Operation*> resumed_;    // scratch
   std::vector<SendfileOp*> populate_waiters_;  // for a thread to read for them
   std::vector<Handle> retest_;        // level interests whose entry was taken

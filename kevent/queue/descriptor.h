@@ -3,7 +3,6 @@
 #define KEVENT_QUEUE_DESCRIPTOR_H_
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <vector>
 
@@ -77,41 +76,39 @@ class OpFifo {
   bool empty() const { return size_ == 0; }
 
   void Add(Operation* op) {
-    op->q.position = first_ + static_cast<uint32_t>(operations_.size());
+    op->q.position = static_cast<uint32_t>(operations_.size());
     operations_.push_back(op);
     ++size_;
   }
   void Remove(Operation* op) {
-    const size_t at = op->q.position - first_;
+    const size_t at = op->q.position;
     if (at >= operations_.size() || operations_[at] != op) return;
     operations_[at] = nullptr;
     --size_;
-    Trim();
+    if (operations_.size() >= 2 * size_ + 16) Close();
   }
   // O(1) on average. Nothing if it is not in here.
   Operation* PopFront() {
-    Operation* op = operations_.front();
+    while (!operations_[begin_]) ++begin_;
+    Operation* op = operations_[begin_];
     Remove(op);
     return op;
   }
   // Not of an empty one.
 
  private:
-  void Trim() {
-    while (!operations_.empty() && !operations_.front()) {
-      operations_.pop_front();
-      ++first_;
-    }
-    if (operations_.size() <= 2 * size_ + 8) return;
+  // The ranks.
+  void Close() {
     std::erase(operations_, nullptr);
     for (size_t i = 0; i < size_; ++i) {
-      operations_[i]->q.position = first_ + static_cast<uint32_t>(i);
+      operations_[i]->q.position = static_cast<uint32_t>(i);
     }
+    begin_ = 0;
   }
 
-  std::deque<Operation*> operations_;  // null where one was removed
-  size_t size_ = 0;                    // without those
-  uint32_t first_ = 0;                 // position of the front; may wrap
+  std::vector<Operation*> operations_;  // null where one was removed
+  size_t size_ = 0;                     // without those
+  size_t begin_ = 0;                    // nothing is before it
 };
 // The same, where it matters who came first.
 

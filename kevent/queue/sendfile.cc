@@ -86,9 +86,10 @@ int64_t Core::SendTurn(SendOp* op, PagePipe* pages) {
   return result;
 }
 
-// The kernel is to be looked at before `op` is begun.
+// The kernel is to be looked at before `op` is begun, or others came first.
 bool Core::MustWait(Operation* op, int64_t total) {
-  if (sent_ < kPass || total - op->q.done <= kShort) return false;
+  if (total - op->q.done <= kShort) return false;
+  if (sent_ < kPass && (running_senders_ || senders_.empty())) return false;
   AwaitTurn(op);
   return true;
 }
@@ -117,8 +118,11 @@ int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
   }
   while (op->q.done < total) {
     if (budget <= 0) {
-      AwaitTurn(op);
-      return kPending;
+      if (total - op->q.done > kShort) {
+        AwaitTurn(op);
+        return kPending;
+      }
+      budget = kShort;
     }
     int64_t n;
     if (op->q.done < header) {

@@ -65,6 +65,14 @@ size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all) {
   return n;
 }
 
+int64_t TotalLength(const SendOp& op) {
+  int64_t total = 0;
+  for (const iovec& piece : op.pieces) {
+    total += static_cast<int64_t>(piece.iov_len);
+  }
+  return total;
+}
+
 iovec NextOf(const SendOp& op, bool* all) {
   iovec next = {};
   RestOf(op, {&next, 1}, all);
@@ -83,7 +91,10 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
     bool all;
     size_t pieces = RestOf(*op, rest, &all);
     if (pieces == 0) return 0;
-    if (turn <= 0) return kPending;
+    if (turn <= 0) {
+      if (TotalLength(*op) - op->q.done > kShort) return kPending;
+      turn = kShort;
+    }
     pieces = Shorten({rest, pieces}, turn, &all);
     if (op->by_reference && pages != nullptr &&
         Sum({rest, pieces}) >= kLeastByReference) {

@@ -253,6 +253,7 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
         core_->Starve(core_->PoolOf(recv->pool), op);
         return kPending;
       }
+      op->q.bits &= ~kBitServed;
       io_uring_sqe* sqe = Get();
       if (multishot) {
         io_uring_prep_recv_multishot(sqe, op->fd, nullptr, 0, 0);
@@ -608,12 +609,18 @@ bool UringEngine::HandleOperation(Operation* op, const io_uring_cqe& cqe) {
           Provide(pool, id);
         } else {
           core_->Lend(pool, id);
+          op->q.bits |= kBitServed;
           recv->buffer_id = id;
           if (!multishot) op->q.bits |= kBitBuffer;
         }
       }
       if (res == -ENOBUFS && recv->pool && !cancelled) {
-        core_->Starve(core_->PoolOf(recv->pool), op);
+        Pool* pool = core_->PoolOf(recv->pool);
+        if (op->q.bits & kBitServed) {
+          core_->Starve(pool, op);
+        } else {
+          core_->StarveAgain(pool, op);
+        }
         return true;
       }
       break;

@@ -119,15 +119,18 @@ void Core::BeforePoll() {
     resumed_.clear();
   }
   for (auto& pool : pools_) {
-    if (pool->starved.empty() || pool->available == 0 ||
+    if (!pool->waits() || pool->available == 0 ||
         Fault(FaultPoint::kPoolStall)) {
       continue;
     }
-    // One for each buffer: most of the others would look for one in vain.
-    for (uint32_t i = 0; i < pool->available && !pool->starved.empty(); ++i) {
-      Operation* op = pool->starved.PopFront();
+    // One for each buffer: most of the others would look for one in vain. (A
+    // multishot one may take more than one of them.)
+    for (uint32_t left = pool->available;
+         left > 0 && pool->available > 0 && pool->waits(); --left) {
+      Operation* op = pool->NextWaiting();
       op->q.bits &= ~kBitStalled;
       Resume(op);
+      Pump();
     }
   }
   if (!yielded_.empty()) {
@@ -146,16 +149,18 @@ void Core::BeforePoll() {
 }
 
 void Core::RunSenders() {
-  sent_ = 0;
+  running_senders_ = true;
   while (!senders_.empty() && sent_ < kPass) {
     Operation* op = senders_.PopFront();
     op->q.bits &= ~kBitYield;
     Resume(op);
     Pump();
   }
+  running_senders_ = false;
 }
 
 void Core::AfterPoll() {
+  sent_ = 0;
   engine_->Process();
   timers_.Run();
   RunPopulated();
@@ -387,7 +392,8 @@ bool Core::NeedsEnter() const {
 bool Core::HasWaiting() const {
   if (!yielded_.empty() || !senders_.empty()) return true;
   return std::any_of(pools_.begin(), pools_.end(), [](const auto& pool) {
-    return !pool->starved.empty() && pool->available > 0;
+    return pool->waits() && pool->available > 0 &&
+           !Fault(FaultPoint::kPoolStall);
   });
 }
 

@@ -203,8 +203,8 @@ TEST_P(ReferenceTest, LooksAtTheKernelBetweenMany) {
   }
   SendOp* small = NewSend(TcpPair().ours, "small");
   MustSubmit(small);
-  // Four went out when they were submitted, and four with each look since.
-  for (int expected : {8, 12, 15}) {
+  // Four went out when they were submitted, and four after each look.
+  for (int expected : {4, 8, 12, 16}) {
     Look();
     std::set<Operation*> done;
     for (const Entry& e : taken_) done.insert(e.operation);
@@ -212,10 +212,26 @@ TEST_P(ReferenceTest, LooksAtTheKernelBetweenMany) {
     done.erase(small);
     EXPECT_EQ(done,
               std::set<Operation*>(sends.begin(), sends.begin() + expected));
+    if (expected > 4) continue;
+    // It would find room now, but the others were there before.
+    sends.push_back(NewReference(TcpPair().ours, pages.bytes()));
+    MustSubmit(sends.back());
   }
-  for (const Entry& e : WaitFor(16)) {
+  for (const Entry& e : WaitFor(17)) {
     EXPECT_EQ(e.result, e.operation == small ? 5 : 1 << 20) << Describe(e);
   }
+}
+
+TEST_P(ReferenceTest, AShortRestAwaitsNoTurn) {
+  constexpr int kSize = (16 << 20) + (100 << 10);
+  const Pages pages(Pattern(kSize));
+  const Pair pair = TcpPair();
+  if (!MakeRoom(pair.ours, 4 * kSize)) GTEST_SKIP() << "no room for it";
+  SendOp* send = NewReference(pair.ours, pages.bytes());
+  MustSubmit(send);
+  Look();
+  EXPECT_EQ(1u, taken_.size());
+  EXPECT_EQ(kSize, ResultOf(send));
 }
 
 // One that waits for its turn can be cancelled as any can.

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <set>
 
 #include "kevent/queue/conformance/conformance.h"
 
@@ -254,6 +255,46 @@ TEST_P(RingTest, MultishotRecvStopsAndGoesOn) {
     pool->Release(static_cast<uint16_t>(e.data[1]));
   }
   EXPECT_TRUE(bytes == got);
+}
+
+// Fewer buffers than receives that could fill them at once.
+TEST_P(RingTest, EachOfManyGetsABuffer) {
+  for (int receives : {3, 4, 5, 6, 8}) {
+    SCOPED_TRACE(receives);
+    BufferPool* pool = Pool(2, 16);
+    std::map<Operation*, int> entries;
+    std::vector<Pair> pairs;
+    for (int i = 0; i < receives; ++i) {
+      pairs.push_back(TcpPair());
+      PeerSend(pairs.back().peer, Pattern(100 * 16));
+    }
+    for (const Pair& pair : pairs) {
+      RecvOp* recv = New<RecvOp>(pair.ours);
+      recv->pool = pool;
+      recv->flags = kOpMultishot;
+      MustSubmit(recv);
+      entries[recv] = 0;
+    }
+    for (int taken = 0; taken < 20 * receives; taken += 2) {
+      const std::vector<Entry> both = WaitFor(2);
+      for (const Entry& e : both) {
+        ASSERT_EQ(16, e.result);
+        ++entries[e.operation];
+        pool->Release(static_cast<uint16_t>(e.data[1]));
+      }
+    }
+    for (const auto& [recv, count] : entries) EXPECT_GT(count, 0);
+    for (const Pair& pair : pairs) EXPECT_EQ(0, CloseByQueue(pair.ours));
+    std::set<Operation*> open;
+    for (const auto& [recv, count] : entries) open.insert(recv);
+    while (!open.empty()) {
+      const Entry e = One();
+      if (e.flags & kEntryBuffer) {
+        pool->Release(static_cast<uint16_t>(e.data[1]));
+      }
+      if (!(e.flags & kEntryMore)) open.erase(e.operation);
+    }
+  }
 }
 
 TEST_P(RingTest, EverythingAtOnceOnceEach) {

@@ -136,6 +136,25 @@ TEST_P(SendfileTest, LargeOnesTakeTurns) {
   for (SendfileOp* op : ops) EXPECT_EQ(kSize, ResultOf(op));
 }
 
+// The cork would hold back the end of a turn's last segment until then.
+TEST_P(SendfileTest, AShortRestAwaitsNoTurn) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  constexpr int kOneTurn = 2 << 20;
+  const int file = File(Pattern(kOneTurn));
+  const Pair pair = TcpPair();
+  if (!MakeRoom(pair.ours, 4 * kOneTurn)) GTEST_SKIP() << "no room for it";
+  SendfileOp* op = NewSendfile(pair.ours, file, 0, kOneTurn);
+  const std::string& tail = *Bytes("tail");
+  op->trailer = Of(tail);
+  MustSubmit(op);
+  Entry entry;
+  ASSERT_EQ(1u, queue().Take({&entry, 1}));
+  Note(entry);
+  EXPECT_EQ(kOneTurn + 4, entry.result);
+}
+
 // What a queue does to fill segments must not hold back what is sent next.
 TEST_P(SendfileTest, LeavesTheCorkAsItWas) {
   const int file = File(Pattern(12 << 20));
