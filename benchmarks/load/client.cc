@@ -134,7 +134,12 @@ absl::Status Client::Run() {
         GiveUp();
         return status_;
     }
-    Wait(open_loop || options_.spin ? now_ : until);
+    if (options_.rest && open_loop) {
+      if (phase_ != Phase::kGrace) until = std::min(until, NextDue());
+    } else if (open_loop || options_.spin) {
+      until = now_;
+    }
+    Wait(until);
   }
   return status_;
 }
@@ -162,9 +167,9 @@ absl::Status Client::ConnectAll() {
 // now or past.
 void Client::Wait(int64_t until) {
   epoll_event events[kBatch];
-  int timeout = 0;
-  if (until > now_) timeout = static_cast<int>((until - now_) / 1'000'000 + 1);
-  int n = epoll_wait(epoll_, events, kBatch, timeout);
+  const int64_t left = std::max<int64_t>(until - now_, 0);
+  const timespec timeout = {left / 1'000'000'000, left % 1'000'000'000};
+  int n = epoll_pwait2(epoll_, events, kBatch, &timeout, nullptr);
   if (n < 0 && errno != EINTR) {
     status_ = absl::ErrnoToStatus(errno, "epoll_wait");
   }
@@ -197,11 +202,14 @@ void Client::GiveUp() {
   for (int64_t due : waiting_) give_up(due);
 }
 
+int64_t Client::NextDue() const {
+  return first_due_ +
+         static_cast<int64_t>(static_cast<double>(sent_) * interval_ns_);
+}
+
 void Client::SendDue(int64_t now) {
   while (phase_ != Phase::kGrace) {
-    const int64_t due =
-        first_due_ +
-        static_cast<int64_t>(static_cast<double>(sent_) * interval_ns_);
+    const int64_t due = NextDue();
     if (due > now) return;
     ++sent_;
     if (free_.empty()) {

@@ -42,6 +42,9 @@ struct Options {
   // Never sleep in the kernel. The open loop does so anyway: it has to be on
   // time.
   bool spin = false;
+  // The open loop sleeps until the next request is due, and may then be late by
+  // the kernel's timer slack, 50 us: for a processor that others want too.
+  bool rest = false;
   // If not empty, the folder that the server serves: each file leaves the page
   // cache right before it is asked for.
   std::string evict_root;
@@ -122,6 +125,7 @@ class Client {
   static bool Asked(const Connection& c);
   void GiveUp();
   void SendDue(int64_t now);
+  int64_t NextDue() const;
   void Begin(Connection* c, int64_t due_ns);
   void Open(Connection* c);
   void Shut(Connection* c);

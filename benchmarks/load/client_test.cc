@@ -147,6 +147,12 @@ Options For(const Server& server, int64_t length) {
 
 int Ignore() { return 0; }
 
+int64_t ThreadCpuNs() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return t.tv_sec * int64_t{1'000'000'000} + t.tv_nsec;
+}
+
 TEST(ClientTest, ClosedLoopCountsWholeAnswers) {
   for (size_t length : {0, 10, 4096, 200'000}) {
     Server server(Answer(length));
@@ -317,6 +323,27 @@ TEST(ClientTest, OpenLoopKeepsItsRate) {
   ASSERT_TRUE(client.Run().ok());
   EXPECT_NEAR(static_cast<double>(client.result().answers), 200, 1);
   EXPECT_EQ(client.result().unanswered, 0u);
+}
+
+TEST(ClientTest, OpenLoopRests) {
+  Server server(Answer(10));
+  server.Start();
+  for (bool rest : {false, true}) {
+    Options options = For(server, 10);
+    options.rate = 500;
+    options.rest = rest;
+    options.window_ns = 200 * kMillisecond;
+    options.grace_ns = 5000 * kMillisecond;
+    Client client(options, Ignore);
+    const int64_t begin = ThreadCpuNs();
+    ASSERT_TRUE(client.Run().ok());
+    const int64_t took = ThreadCpuNs() - begin;
+    EXPECT_NEAR(static_cast<double>(client.result().answers), 100, 1);
+    EXPECT_EQ(client.result().unanswered, 0u);
+    if (rest) {
+      EXPECT_LT(took, options.window_ns / 2);
+    }
+  }
 }
 
 TEST(ClientTest, OpenLoopTimesFromWhenRequestsWereDue) {

@@ -30,6 +30,8 @@ ABSL_FLAG(double, rate, 0,
           "requests a second, timed from when they were due; 0: the next one "
           "when the last one is answered");
 ABSL_FLAG(bool, close, false, "a connection for each request");
+ABSL_FLAG(bool, rest, false,
+          "--rate: sleep until the next request is due, and be a little late");
 ABSL_FLAG(bool, spin, false, "never sleep in the kernel");
 ABSL_FLAG(double, warmup, 0.2, "seconds before measuring");
 ABSL_FLAG(double, seconds, 1, "seconds of measuring");
@@ -147,6 +149,7 @@ int main(int argc, char** argv) {
   options.rate = absl::GetFlag(FLAGS_rate);
   options.close = absl::GetFlag(FLAGS_close);
   options.spin = absl::GetFlag(FLAGS_spin);
+  options.rest = absl::GetFlag(FLAGS_rest);
   options.evict_root = absl::GetFlag(FLAGS_evict_root);
   const double warmup = absl::GetFlag(FLAGS_warmup);
   const double seconds = absl::GetFlag(FLAGS_seconds);

@@ -22,11 +22,11 @@ def measure(servers, load, targets_of, seconds, count):
             for server in servers:
                 rounds.say(f"beside {rounds.size_name(size)}, round {number + 1} of "
                            f"{count}: {server}")
-                # On the client's processor too the small ones go first: what is
-                # measured is how long the server lets them wait.
+                # On the client's processor the small ones go first, and leave it to
+                # the others in between: they wait for the server's alone.
                 taken[server].append(cold.hot_round(
                     server, load, hot, large, LARGE_CONNECTIONS, seconds, RATE,
-                    idle=True))
+                    {"rest": True}, idle=True))
         for server, rows in taken.items():
             out.append({
                 **cold.hot_result(server, rows, RATE),

@@ -74,15 +74,17 @@ def measure(servers, load, root, targets_of, folder, seconds, count, limit):
     return [_result(server, rows, throttle) for server, rows in taken.items()]
 
 
-def hot_round(server, load, hot, pulled, connections, seconds, rate, **pulling):
+def hot_round(server, load, hot, pulled, connections, seconds, rate, asking=None,
+              **pulling):
     """Asks for small files at a rate while other connections pull; returns what
-    became of them."""
+    became of them. asking, pulling: more flags of the two clients."""
     pull = load.start(
         server, pulled, connections, seconds + SETTLE_SECONDS,
         warmup=SETTLE_SECONDS / 2, **pulling)
     try:
         result = load.run(
-            server, hot, HOT_CONNECTIONS, seconds, rate=rate, warmup=SETTLE_SECONDS)
+            server, hot, HOT_CONNECTIONS, seconds, rate=rate, warmup=SETTLE_SECONDS,
+            **asking or {})
     except BaseException:
         machine.end(pull)
         raise
