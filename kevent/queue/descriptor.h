@@ -85,7 +85,7 @@ class OpFifo {
     if (at >= operations_.size() || operations_[at] != op) return;
     operations_[at] = nullptr;
     --size_;
-    if (operations_.size() >= 2 * size_ + 16) Close();
+    if (operations_.size() >= 2 * size_ + 16) Compact();
   }
   // O(1) on average. Nothing if it is not in here.
   Operation* PopFront() {
@@ -97,8 +97,7 @@ class OpFifo {
   // Not of an empty one.
 
  private:
-  // The ranks.
-  void Close() {
+  void Compact() {
     std::erase(operations_, nullptr);
     for (size_t i = 0; i < size_; ++i) {
       operations_[i]->q.position = static_cast<uint32_t>(i);
