@@ -402,6 +402,7 @@ void Core::Starve(Pool* pool, Operation* op) {
   LeaveSets(op);
   op->q.bits |= kBitStalled;
   pool->starved.Add(op);
+  starving_ = true;
 }
 
 void Core::StarveAgain(Pool* pool, Operation* op) {
@@ -409,6 +410,7 @@ void Core::StarveAgain(Pool* pool, Operation* op) {
   LeaveSets(op);
   op->q.bits |= kBitStalled;
   pool->lost.Add(op);
+  starving_ = true;
 }
 
 void Core::Yield(Operation* op) {

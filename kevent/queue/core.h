@@ -222,8 +222,18 @@ class Core {
   static void OnPopulated(void* context, PopulateJob* job);
   void EndCall();
   bool NeedsEnter() const;
-  bool HasWaiting() const;
+  bool HasWaiting() const {
+    return !yielded_.empty() || !senders_.empty() || (starving_ && CanServe());
+  }
+  // BeforePoll would start something again.
+  bool CanServe() const;
+  // A receive that waits for a buffer: there is one.
+  void RunStarved();
   void RunSenders();
+  bool MayBegin() const {
+    return sent_ < kPass && (running_senders_ || senders_.empty());
+  }
+  // No send has to wait for the kernel to be looked at.
   bool MustWait(Operation* op, int64_t total);
   void WakeEngine();
   bool pollable() const { return pollable_ >= 0; }
@@ -252,6 +262,7 @@ class Core {
   OpSet stalled_;                      // multishot without room in the ring
   OpSet yielded_;                      // go on at the next Enter
   OpFifo senders_;                     // sends that await their turn
+  bool starving_ = false;              // a pool may have some that wait
   bool running_senders_ = false;       // RunSenders gives it to one of them
   int64_t sent_ = 0;                   // bytes, since the kernel was looked at
   std::vector<Operation*> resumed_;    // scratch

@@ -78,7 +78,7 @@ int64_t Core::SendNow(SendOp* op, Descriptor* d) {
 }
 
 int64_t Core::SendTurn(SendOp* op, PagePipe* pages) {
-  if (MustWait(op, TotalLength(*op))) return kPending;
+  if (!MayBegin() && MustWait(op, TotalLength(*op))) return kPending;
   const int64_t before = op->q.done;
   const int64_t result = TrySend(op, pages);
   sent_ += op->q.done - before;
@@ -86,10 +86,9 @@ int64_t Core::SendTurn(SendOp* op, PagePipe* pages) {
   return result;
 }
 
-// The kernel is to be looked at before `op` is begun, or others came first.
+// Unless it is short.
 bool Core::MustWait(Operation* op, int64_t total) {
   if (total - op->q.done <= kShort) return false;
-  if (sent_ < kPass && (running_senders_ || senders_.empty())) return false;
   AwaitTurn(op);
   return true;
 }
@@ -112,7 +111,7 @@ int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
   const int64_t total =
       body_end + (Fault(FaultPoint::kSkipTrailer) ? 0 : trailer);
   int64_t budget = kTurn;
-  if (MustWait(op, total)) return kPending;
+  if (!MayBegin() && MustWait(op, total)) return kPending;
   if (op->q.done == 0 && op->length >= kCork && !(op->q.bits & kBitCorked)) {
     if (Cork(op->fd)) op->q.bits |= kBitCorked;
   }

@@ -65,14 +65,6 @@ size_t RestOf(const SendOp& op, std::span<iovec> out, bool* all) {
   return n;
 }
 
-int64_t TotalLength(const SendOp& op) {
-  int64_t total = 0;
-  for (const iovec& piece : op.pieces) {
-    total += static_cast<int64_t>(piece.iov_len);
-  }
-  return total;
-}
-
 iovec NextOf(const SendOp& op, bool* all) {
   iovec next = {};
   RestOf(op, {&next, 1}, all);

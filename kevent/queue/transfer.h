@@ -17,7 +17,13 @@ inline constexpr size_t kMaxTransfer = 0x7ffff000;
 inline constexpr int64_t kLeastByReference = 6 << 10;
 // Bytes below which a copy is cheaper than what a reference takes.
 
-int64_t TotalLength(const SendOp& op);
+inline int64_t TotalLength(const SendOp& op) {
+  int64_t total = 0;
+  for (const iovec& piece : op.pieces) {
+    total += static_cast<int64_t>(piece.iov_len);
+  }
+  return total;
+}
 
 int64_t TryRecv(int fd, void* buffer, uint32_t size);
 // Bytes, 0 at the end of the stream, or negative errno; never blocks.

@@ -118,21 +118,7 @@ void Core::BeforePoll() {
     }
     resumed_.clear();
   }
-  for (auto& pool : pools_) {
-    if (!pool->waits() || pool->available == 0 ||
-        Fault(FaultPoint::kPoolStall)) {
-      continue;
-    }
-    // One for each buffer: most of the others would look for one in vain. (A
-    // multishot one may take more than one of them.)
-    for (uint32_t left = pool->available;
-         left > 0 && pool->available > 0 && pool->waits(); --left) {
-      Operation* op = pool->NextWaiting();
-      op->q.bits &= ~kBitStalled;
-      Resume(op);
-      Pump();
-    }
-  }
+  if (starving_) RunStarved();
   if (!yielded_.empty()) {
     yielded_.Swap(&resumed_);
     for (Operation* op : resumed_) {
@@ -141,11 +127,29 @@ void Core::BeforePoll() {
     }
     resumed_.clear();
   }
-  RunSenders();
+  if (!senders_.empty()) RunSenders();
   if (signals_.pending()) signals_.Run();
   if (inodes_.pending()) inodes_.Run();
   RunPosts();
   Pump();
+}
+
+void Core::RunStarved() {
+  starving_ = false;
+  for (auto& pool : pools_) {
+    // One for each buffer: most of the others would look for one in vain. (A
+    // multishot one may take more than one of them.)
+    for (uint32_t left = pool->available;
+         left > 0 && pool->available > 0 && pool->waits() &&
+         !Fault(FaultPoint::kPoolStall);
+         --left) {
+      Operation* op = pool->NextWaiting();
+      op->q.bits &= ~kBitStalled;
+      Resume(op);
+      Pump();
+    }
+    if (pool->waits()) starving_ = true;
+  }
 }
 
 void Core::RunSenders() {
@@ -388,9 +392,7 @@ bool Core::NeedsEnter() const {
   return HasWaiting();
 }
 
-// BeforePoll would start something again.
-bool Core::HasWaiting() const {
-  if (!yielded_.empty() || !senders_.empty()) return true;
+bool Core::CanServe() const {
   return std::any_of(pools_.begin(), pools_.end(), [](const auto& pool) {
     return pool->waits() && pool->available > 0 &&
            !Fault(FaultPoint::kPoolStall);
