@@ -390,41 +390,30 @@ bool Core::Deliver(Operation* op, int64_t result, uint16_t buffer,
   return true;
 }
 
-void Core::Stall(Operation* op) {
-  if (op->q.bits & kBitStalled) return;
+void Core::WaitIn(OpFifo* set, OpBits bit, Operation* op) {
+  if (op->q.bits & bit) return;
   LeaveSets(op);
-  op->q.bits |= kBitStalled;
-  stalled_.Add(op);
+  op->q.bits |= bit;
+  set->Add(op);
 }
 
-void Core::Starve(Pool* pool, Operation* op) {
-  if (op->q.bits & kBitStalled) return;
-  LeaveSets(op);
-  op->q.bits |= kBitStalled;
-  pool->starved.Add(op);
+void Core::Stall(Operation* op) { WaitIn(&stalled_, kBitStalled, op); }
+
+void Core::Starve(Pool* pool, Operation* op, bool lost) {
+  WaitIn(lost ? &pool->lost : &pool->starved, kBitStalled, op);
   starving_ = true;
 }
 
-void Core::StarveAgain(Pool* pool, Operation* op) {
-  if (op->q.bits & kBitStalled) return;
-  LeaveSets(op);
-  op->q.bits |= kBitStalled;
-  pool->lost.Add(op);
-  starving_ = true;
-}
+void Core::Yield(Operation* op) { WaitIn(&yielded_, kBitYield, op); }
 
-void Core::Yield(Operation* op) {
-  if (op->q.bits & kBitYield) return;
-  LeaveSets(op);
-  op->q.bits |= kBitYield;
-  yielded_.Add(op);
-}
+void Core::AwaitTurn(Operation* op) { WaitIn(&senders_, kBitYield, op); }
 
-void Core::AwaitTurn(Operation* op) {
-  if (op->q.bits & kBitYield) return;
-  LeaveSets(op);
-  op->q.bits |= kBitYield;
-  senders_.Add(op);
+void Core::ResumeAll(OpFifo* set, OpBits bit) {
+  while (!set->empty()) {
+    Operation* op = set->PopFront();
+    op->q.bits &= ~bit;
+    Resume(op);
+  }
 }
 
 void Core::Resume(Operation* op) {

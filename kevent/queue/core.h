@@ -33,7 +33,7 @@ enum OpBits : uint16_t {
   kBitAccepted = 1u << 3,   // scratch: seen by the check of a chain
   kBitWriteWait = 1u << 4,  // uring: sendfile waits for room in the socket
   kBitBuffer = 1u << 5,     // its last entry carries a buffer
-  kBitYield = 1u << 6,      // had its turn, goes on at the next Enter
+  kBitYield = 1u << 6,      // had its turn, or awaits it
   kBitResume = 1u << 7,     // started before, to be started again
   kBitCut = 1u << 8,        // its link has been completed without it
   kBitCorked = 1u << 9,     // sendfile: holds the socket's last segment back
@@ -112,10 +112,9 @@ class Core {
   void Stall(Operation* op);
   // A multishot operation found no room: it is started again when there is
   // some.
-  void Starve(Pool* pool, Operation* op);
-  // A recv found the pool empty: it is started again when a buffer is back.
-  void StarveAgain(Pool* pool, Operation* op);
-  // The same, when it was started because one was back: it keeps its place.
+  void Starve(Pool* pool, Operation* op, bool lost = false);
+  // A recv found the pool empty: it is started again when a buffer is back. If
+  // it was started for one and `lost` that to another, it keeps its place.
   void Yield(Operation* op);
   // Started again by the next Enter, after others had their turn.
   void AwaitTurn(Operation* op);
@@ -187,6 +186,8 @@ class Core {
   void Pump();
   void Retire(Operation* op);
   void LeaveSets(Operation* op);
+  void WaitIn(OpFifo* set, OpBits bit, Operation* op);
+  void ResumeAll(OpFifo* set, OpBits bit);
   void PushCompletion(Operation* op);
   void WriteCompletion(Operation* op);
   bool TransferredAll(Operation* op, int64_t result) const;
@@ -259,13 +260,12 @@ class Core {
   std::vector<Handle> slot_overflow_;  // interests that did, oldest first
   size_t slot_overflow_begin_ = 0;     // those before it are in the ring
   std::vector<Operation*> runnable_;   // to be started by Pump
-  OpSet stalled_;                      // multishot without room in the ring
-  OpSet yielded_;                      // go on at the next Enter
+  OpFifo stalled_;                     // multishot without room in the ring
+  OpFifo yielded_;                     // go on at the next Enter
   OpFifo senders_;                     // sends that await their turn
   bool starving_ = false;              // a pool may have some that wait
   bool running_senders_ = false;       // RunSenders gives it to one of them
   int64_t sent_ = 0;                   // bytes, since the kernel was looked at
-  std::vector<Operation*> resumed_;    // scratch
   std::vector<SendfileOp*> populate_waiters_;  // for a thread to read for them
   std::vector<Handle> retest_;        // level interests whose entry was taken
   std::vector<uint32_t> retest_now_;  // scratch

@@ -47,30 +47,6 @@ struct OpList {
 // The head's `prev` is the tail: a descriptor has two of these lists, and
 // there may be a million descriptors.
 
-class OpSet {
- public:
-  bool empty() const { return operations_.empty(); }
-
-  void Add(Operation* op) {
-    op->q.position = static_cast<uint32_t>(operations_.size());
-    operations_.push_back(op);
-  }
-  void Remove(Operation* op) {
-    const size_t at = op->q.position;
-    if (at >= operations_.size() || operations_[at] != op) return;
-    operations_[at] = operations_.back();
-    operations_[at]->q.position = static_cast<uint32_t>(at);
-    operations_.pop_back();
-  }
-  // O(1). Nothing if it is not in here.
-  void Swap(std::vector<Operation*>* with) { operations_.swap(*with); }
-
- private:
-  std::vector<Operation*> operations_;
-};
-// Operations that wait for the same thing. One operation is in no more than one
-// of them.
-
 class OpFifo {
  public:
   bool empty() const { return size_ == 0; }
@@ -109,7 +85,8 @@ class OpFifo {
   size_t size_ = 0;                     // without those
   size_t begin_ = 0;                    // nothing is before it
 };
-// The same, where it matters who came first.
+// Operations that wait for the same thing, in the order in which they came. One
+// operation is in no more than one of them.
 
 inline constexpr uint32_t kNoSlot = ~0u;
 

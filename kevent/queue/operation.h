@@ -81,7 +81,7 @@ struct Operation {
     Operation* next = nullptr;
     Operation* prev = nullptr;
     int64_t done = 0;  // bytes so far, later the result; blocked: see core.cc
-    uint32_t position = 0;  // in the OpSet or OpFifo it is in
+    uint32_t position = 0;  // in the OpFifo it is in, if any
     uint16_t bits = 0;      // see core.h
     uint8_t started = 0;    // engine's own
     State state = State::kIdle;

@@ -117,10 +117,7 @@ int64_t Core::TrySendfile(SendfileOp* op, bool* would_block) {
   }
   while (op->q.done < total) {
     if (budget <= 0) {
-      if (total - op->q.done > kShort) {
-        AwaitTurn(op);
-        return kPending;
-      }
+      if (MustWait(op, total)) return kPending;
       budget = kShort;
     }
     int64_t n;

@@ -615,12 +615,8 @@ bool UringEngine::HandleOperation(Operation* op, const io_uring_cqe& cqe) {
         }
       }
       if (res == -ENOBUFS && recv->pool && !cancelled) {
-        Pool* pool = core_->PoolOf(recv->pool);
-        if (op->q.bits & kBitServed) {
-          core_->Starve(pool, op);
-        } else {
-          core_->StarveAgain(pool, op);
-        }
+        core_->Starve(core_->PoolOf(recv->pool), op,
+                      !(op->q.bits & kBitServed));
         return true;
       }
       break;

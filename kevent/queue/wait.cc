@@ -110,23 +110,9 @@ void Core::BeforePoll() {
     retest_.clear();
     if (!retest_now_.empty()) engine_->Retest(retest_now_);
   }
-  if (!stalled_.empty() && HasRoom()) {
-    stalled_.Swap(&resumed_);
-    for (Operation* op : resumed_) {
-      op->q.bits &= ~kBitStalled;
-      Resume(op);
-    }
-    resumed_.clear();
-  }
+  if (!stalled_.empty() && HasRoom()) ResumeAll(&stalled_, kBitStalled);
   if (starving_) RunStarved();
-  if (!yielded_.empty()) {
-    yielded_.Swap(&resumed_);
-    for (Operation* op : resumed_) {
-      op->q.bits &= ~kBitYield;
-      Resume(op);
-    }
-    resumed_.clear();
-  }
+  ResumeAll(&yielded_, kBitYield);
   if (!senders_.empty()) RunSenders();
   if (signals_.pending()) signals_.Run();
   if (inodes_.pending()) inodes_.Run();

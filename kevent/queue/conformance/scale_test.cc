@@ -31,6 +31,19 @@ class ScaleTest : public QueueTest {
     QueueTest::TearDown();
   }
 
+  // Each of a descriptor of its own of the same socket.
+  std::vector<std::unique_ptr<RecvOp>> SubmitReceives(size_t n, int fd,
+                                                      BufferPool* pool) {
+    std::vector<std::unique_ptr<RecvOp>> recvs(n);
+    for (auto& recv : recvs) {
+      recv = std::make_unique<RecvOp>();
+      recv->fd = Own(dup(fd));
+      recv->pool = pool;
+      EXPECT_EQ(0, queue().Submit(recv.get()));
+    }
+    return recvs;
+  }
+
  private:
   rlimit before_;
 };
@@ -94,13 +107,8 @@ TEST_P(ScaleTest, CancelsManyThatWaitForABuffer) {
   MustSubmit(holder);
   ASSERT_EQ(1, ResultOf(holder));  // and keeps the only one
   ExpectLinear([&](size_t n) {
-    std::vector<std::unique_ptr<RecvOp>> recvs(n);
-    for (auto& recv : recvs) {
-      recv = std::make_unique<RecvOp>();
-      recv->fd = Own(dup(pair.ours));
-      recv->pool = pool;
-      EXPECT_EQ(0, queue().Submit(recv.get()));
-    }
+    const std::vector<std::unique_ptr<RecvOp>> recvs =
+        SubmitReceives(n, pair.ours, pool);
     const int64_t start = CpuNs();
     for (auto& recv : recvs) EXPECT_EQ(0, queue().Cancel(recv.get()));
     const int64_t took = CpuNs() - start;
@@ -121,13 +129,8 @@ TEST_P(ScaleTest, ManyTakeTurnsWithOneBuffer) {
   Entry held = One();
   ASSERT_EQ(1, held.result);
   ExpectLinear([&](size_t n) {
-    std::vector<std::unique_ptr<RecvOp>> recvs(n);
-    for (auto& recv : recvs) {
-      recv = std::make_unique<RecvOp>();
-      recv->fd = Own(dup(pair.ours));
-      recv->pool = pool;
-      EXPECT_EQ(0, queue().Submit(recv.get()));
-    }
+    const std::vector<std::unique_ptr<RecvOp>> recvs =
+        SubmitReceives(n, pair.ours, pool);
     Look();
     const int64_t start = CpuNs();
     for (size_t i = 0; i < n; ++i) {
