@@ -47,7 +47,7 @@ static u32 kevent_changes(struct kevent_user *u, u64 address, u32 count,
 			*error = -EFAULT;
 			break;
 		}
-		if (mutex_lock_interruptible(&u->mutex)) {
+		if (mutex_lock_killable(&u->mutex)) {
 			*error = -EINTR;
 			break;
 		}
@@ -463,10 +463,27 @@ static bool kevent_owes_work(const struct kevent_user *u, unsigned int let_go)
 }
 
 /*
+ * Does the call end for a signal? Not if it only looks, as with epoll_wait(2): the
+ * kernel has signals of its own, for work that it has put off.
+ */
+static bool kevent_minds_signals(const struct kevent_enter *e)
+{
+	return (e->min && e->timeout_ns) || e->sigmask;
+}
+
+/* 0, or -EINTR. Context: process, no locks. */
+static int kevent_enter_lock(const struct kevent_enter *e, struct mutex *mutex)
+{
+	return kevent_minds_signals(e) ? mutex_lock_interruptible(mutex) :
+					 mutex_lock_killable(mutex);
+}
+
+/*
  * What must be done before waiting makes sense; `*owes`: then this thread must not
  * wait. Context: process, no locks.
  */
-static int kevent_prepare(struct kevent_user *u, unsigned int *news, bool *owes)
+static int kevent_prepare(struct kevent_user *u, const struct kevent_enter *e,
+			  unsigned int *news, bool *owes)
 {
 	unsigned int let_go;
 
@@ -474,7 +491,7 @@ static int kevent_prepare(struct kevent_user *u, unsigned int *news, bool *owes)
 	if (!kevent_something_waits(u) && list_empty(&u->reap) &&
 	    list_empty(&u->signals) && list_empty(&u->starved))
 		return 0;
-	if (mutex_lock_interruptible(&u->mutex))
+	if (kevent_enter_lock(e, &u->mutex))
 		return -EINTR;
 	let_go = u->let_go;
 	kevent_test_all(u);
@@ -532,7 +549,7 @@ static noinline int kevent_await(struct kevent_user *u,
 		r = kevent_sleep(u, min, news, &timeout, &min_wait);
 		if (r)
 			break;
-		r = kevent_prepare(u, &news, &owes);
+		r = kevent_prepare(u, e, &news, &owes);
 		*late = kevent_deadline_passed(&timeout) || owes;
 	} while (!r && !*late && kevent_available(u) < *min);
 	kevent_deadline_end(u, &timeout);
@@ -556,14 +573,15 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e,
 	for (;;) {
 		bool dropped = false;
 
-		r = kevent_prepare(u, &news, &owes);
+		r = kevent_prepare(u, e, &news, &owes);
 		if (r)
 			break;
 		if (kevent_unread(u) > u->cq_entries) {
 			r = -EINVAL;
 			break;
 		}
-		if (kevent_available(u) < min && owes) {
+		if (kevent_available(u) < min &&
+		    (owes || !kevent_minds_signals(e))) {
 			late = true;
 		} else if (kevent_available(u) < min) {
 			if (!absolute)
@@ -577,7 +595,7 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e,
 			r = min_t(u32, kevent_unread(u), INT_MAX);
 			break;
 		}
-		if (mutex_lock_interruptible(&u->consume)) {
+		if (kevent_enter_lock(e, &u->consume)) {
 			r = -EINTR;
 			break;
 		}
@@ -636,7 +654,7 @@ long kevent_enter_call(struct kevent_user *u, void __user *argument)
 	if (e.to_submit) {
 		unsigned int let_go;
 
-		if (mutex_lock_interruptible(&u->mutex))
+		if (kevent_enter_lock(&e, &u->mutex))
 			return -EINTR;
 		let_go = u->let_go;
 		error = kevent_submit(u, e.to_submit, &submitted);

@@ -558,10 +558,11 @@ struct kevent_control {
  *
  * Returns the number of entries copied or, with `entries` 0, of those unread
  * (at most INT_MAX). What was submitted and changed is told in the struct, also
- * on failure. EINTR if a signal came before anything was there; a timeout is no
- * error. EFAULT if entries could not be copied: those stay unread. It does not
- * sleep on when an operation that it ended was the last to hold a file: that one
- * ends, and a FIN goes out, when the call returns, with fewer entries perhaps.
+ * on failure. EINTR if a signal came before anything was there; not if it only
+ * looks, with `sigmask` and one of `min` and `timeout_ns` 0. A timeout is no error.
+ * EFAULT if entries could not be copied: those stay unread. It does not sleep on
+ * when an operation that it ended was the last to hold a file: that one ends, and a
+ * FIN goes out, when the call returns, with fewer entries perhaps.
  */
 struct kevent_enter {
 	__u32	size;

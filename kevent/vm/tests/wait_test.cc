@@ -601,6 +601,35 @@ TEST_F(InterruptTest, EntriesComeFirst) {
   EXPECT_EQ(1u, queue().Unread());
 }
 
+// As epoll_wait(2) with a timeout of 0.
+TEST_F(InterruptTest, ALookIsNotInterrupted) {
+  sigset_t unblock;
+  sigemptyset(&unblock);
+  sigaddset(&unblock, SIGUSR1);
+  ASSERT_EQ(0, pthread_sigmask(SIG_UNBLOCK, &unblock, nullptr));
+  std::atomic<bool> stop = false;
+  std::thread other([&, self = pthread_self()] {
+    while (!stop) {
+      pthread_kill(self, SIGUSR1);
+      queue().Look();
+    }
+  });
+  int interrupted = 0;
+  for (int i = 0; i < 2'000; ++i) {
+    kevent_enter enter = MakeEnter();
+    enter.min = i % 2;
+    enter.timeout_ns = i % 2 ? 0 : -1;
+    kevent_sqe change = Change(KEVENT_OP_REMOVE, kNoHandle);
+    enter.changes = Address(&change);
+    enter.nr_changes = i % 4 / 2;
+    interrupted += queue().Enter(&enter) == -EINTR;
+  }
+  stop = true;
+  other.join();
+  EXPECT_GT(handled, 0);
+  EXPECT_EQ(0, interrupted);
+}
+
 TEST_F(InterruptTest, TheMaskIsRestoredAfterTimeoutsAndFailures) {
   EXPECT_EQ(0, Enter(1, 5 * kMs));
   EXPECT_TRUE(IsBlocked());
