@@ -41,8 +41,8 @@ static bool kevent_died_early(int error)
 }
 
 /*
- * What the connection has received goes into a buffer of the pool. If there is no
- * buffer, or it cannot be written, the bytes stay for recv, and so does an error,
+ * What the connection has received goes into a buffer of the pool. If there is none,
+ * or others wait for it, or it cannot be written, the bytes stay for recv, and so does an error,
  * which is not asked for while there are none. Context: as kevent_op_run().
  */
 static void kevent_accept_bytes(struct kevent_op *op, struct socket *sock)
@@ -51,6 +51,7 @@ static void kevent_accept_bytes(struct kevent_op *op, struct socket *sock)
 	int r;
 
 	if (skb_queue_empty_lockless(&sock->sk->sk_receive_queue) ||
+	    kevent_pool_awaited(op->pool) ||
 	    kevent_pool_take(op->user, op->pool, &id))
 		return;
 	r = kevent_recv_buffer(sock, op->pool, id);

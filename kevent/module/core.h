@@ -208,7 +208,7 @@ struct kevent_user {
 	unsigned int spares;
 	bool fresh;			/* the turn of some on `runnable` has come */
 	unsigned int let_go;		/* files that nobody holds any more */
-	struct list_head starved;	/* kevent_op.run: no buffer in the pool */
+	unsigned int starving;		/* on the lists of its pools */
 	struct list_head owners;	/* kevent_op.run: for threads of the submitter */
 	struct kevent_pool *pools[KEVENT_MAX_POOLS];
 	unsigned long pinned;		/* pages of these */
@@ -348,7 +348,7 @@ struct kevent_chain {
 struct kevent_op {
 	struct kevent_user *user;
 	struct list_head lane;	/* user->lanes */
-	struct list_head run;	/* of user: runnable, stalled, starved, done ... */
+	struct list_head run;	/* of user: runnable, stalled ..., or of pool: starved */
 	u64 user_data;
 	u64 handle;
 	u64 address;
@@ -364,6 +364,7 @@ struct kevent_op {
 	bool again;		/* woken while it ran; user->lock */
 	bool hooked;
 	bool told;		/* its last entry is in the ring; user->lock */
+	bool granted;		/* a buffer of `pool` is kept for it; see there */
 	u32 wanted;		/* mask of its direction */
 	fl_owner_t files;	/* of its submitter */
 	const struct cred *cred; /* held, the same's */
@@ -480,16 +481,30 @@ struct kevent_pool {
 	u32 head;		/* buffers taken; of a pinned one: user->lock */
 	u32 users;		/* operations that name it */
 	struct kevent_pin *pin;	/* or NULL */
+	/*
+	 * Operations that wait for a buffer, oldest first, and how many of them have
+	 * been told to take one, and have not done so. Written with user->mutex and
+	 * user->lock held, read with one of them.
+	 */
+	struct list_head starved;	/* kevent_op.run */
+	u32 granted;
 	u8 backs;		/* user->lock: taken and given back, on `back` */
 	u16 back[2];
 };
+
+/* Do operations wait for its buffers? Then others queue behind them. */
+static inline bool kevent_pool_awaited(const struct kevent_pool *pool)
+{
+	return pool->granted || !list_empty(&pool->starved);
+}
 
 int kevent_pool_take(struct kevent_user *u, struct kevent_pool *pool, u16 *id);
 void kevent_pool_give_back(struct kevent_user *u, struct kevent_pool *pool,
 			   u16 id);
 int kevent_pool_pop(struct kevent_pool *pool, u16 *id);
 void kevent_pool_push(struct kevent_pool *pool, u16 id);
-bool kevent_pool_empty(const struct kevent_pool *pool);
+void kevent_pool_grant(struct kevent_user *u, struct kevent_pool *pool);
+void kevent_pool_ungrant(struct kevent_op *op);
 int kevent_pool_import(const struct kevent_pool *pool, u16 id,
 		       struct iovec *iov, struct iov_iter *iter);
 long kevent_register_call(struct kevent_user *u, void __user *argument);

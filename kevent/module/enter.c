@@ -489,7 +489,7 @@ static int kevent_prepare(struct kevent_user *u, const struct kevent_enter *e,
 
 	*news = READ_ONCE(u->news);
 	if (!kevent_something_waits(u) && list_empty(&u->reap) &&
-	    list_empty(&u->signals) && list_empty(&u->starved))
+	    list_empty(&u->signals) && !READ_ONCE(u->starving))
 		return 0;
 	if (kevent_enter_lock(e, &u->mutex))
 		return -EINTR;

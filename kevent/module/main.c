@@ -66,7 +66,6 @@ static int kevent_open(struct inode *inode, struct file *file)
 	INIT_LIST_HEAD(&u->reap);
 	INIT_LIST_HEAD(&u->runnable);
 	INIT_LIST_HEAD(&u->stalled);
-	INIT_LIST_HEAD(&u->starved);
 	INIT_LIST_HEAD(&u->owners);
 	INIT_LIST_HEAD(&u->done);
 	INIT_LIST_HEAD(&u->spare);

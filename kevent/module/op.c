@@ -83,8 +83,10 @@ bool kevent_op_sleep(struct kevent_op *op)
 	spin_lock_irq(&u->lock);
 	asleep = !op->again;
 	op->again = false;
-	if (asleep)
+	if (asleep) {
+		kevent_pool_ungrant(op);
 		op->state = KEVENT_OP_PARKED;
+	}
 	spin_unlock_irq(&u->lock);
 	return asleep;
 }
@@ -128,10 +130,10 @@ static s64 kevent_op_put(struct kevent_op *op, struct list_head *list, bool news
 	struct kevent_user *u = op->user;
 
 	spin_lock_irq(&u->lock);
+	kevent_pool_ungrant(op);
 	op->state = KEVENT_OP_WAITING;
 	list_add_tail(&op->run, list);
-	kevent_set_flag(u, list == &u->starved ? KEVENT_RING_STARVED :
-						 KEVENT_RING_PENDING);
+	kevent_set_flag(u, KEVENT_RING_PENDING);
 	if (news)
 		WRITE_ONCE(u->news, u->news + 1);
 	spin_unlock_irq(&u->lock);
@@ -139,8 +141,8 @@ static s64 kevent_op_put(struct kevent_op *op, struct list_head *list, bool news
 }
 
 /*
- * Leaves it to somebody else: to a thread that has made room or given a buffer, or to
- * one of the submitter. He may have been here before it was on the list, and is told.
+ * Leaves it to somebody else: to a thread that has made room, or to one of the
+ * submitter. He may have been here before it was on the list, and is told.
  * Context: process, user->mutex held.
  */
 s64 kevent_op_leave(struct kevent_op *op, struct list_head *list)
@@ -184,6 +186,9 @@ static void kevent_op_withdraw(struct kevent_op *op)
 	struct kevent_user *u = op->user;
 
 	spin_lock_irq(&u->lock);
+	kevent_pool_ungrant(op);
+	if (op->state == KEVENT_OP_STARVED)
+		WRITE_ONCE(u->starving, u->starving - 1);
 	op->state = KEVENT_OP_ENDED;
 	list_del_init(&op->run);
 	spin_unlock_irq(&u->lock);
@@ -501,18 +506,21 @@ static bool kevent_is_owners(const struct kevent_op *op)
 			      (!op->file && kevent_op_sends(op)));
 }
 
-/* Those that waited for room, buffers, or a thread like this one, may run. */
+/* Those that wait for buffers that are there may run. Context: as kevent_ops_run(). */
+static void kevent_ops_feed(struct kevent_user *u)
+{
+	u32 id;
+
+	for (id = 0; u->starving && id < KEVENT_MAX_POOLS; id++)
+		if (u->pools[id])
+			kevent_pool_grant(u, u->pools[id]);
+}
+
+/* Those that waited for room, or a thread like this one, may run. */
 static void kevent_ops_resume(struct kevent_user *u)
 {
 	struct kevent_op *op, *next;
 
-	list_for_each_entry_safe(op, next, &u->starved, run) {
-		if (kevent_pool_empty(op->pool))
-			continue;
-		spin_lock_irq(&u->lock);
-		list_move_tail(&op->run, &u->runnable);
-		spin_unlock_irq(&u->lock);
-	}
 	spin_lock_irq(&u->lock);
 	if (!list_empty(&u->stalled) && kevent_has_room(u))
 		list_splice_tail_init(&u->stalled, &u->runnable);
@@ -535,8 +543,8 @@ void kevent_ops_run(struct kevent_user *u)
 	LIST_HEAD(ready);
 	struct kevent_op *op;
 
-	if (!list_empty(&u->starved) || !list_empty(&u->stalled) ||
-	    !list_empty(&u->owners))
+	kevent_ops_feed(u);
+	if (!list_empty(&u->stalled) || !list_empty(&u->owners))
 		kevent_ops_resume(u);
 	if (list_empty(&u->runnable))
 		return;
@@ -572,6 +580,8 @@ void kevent_ops_run(struct kevent_user *u)
 	/* They did not see those in our list. */
 	if (others)
 		kevent_wake(u, true);
+	/* Some had no use for the buffer that was kept for them. */
+	kevent_ops_feed(u);
 }
 
 /* Nobody was in KEVENT_ENTER to do it. Context: worker. */
@@ -584,7 +594,7 @@ void kevent_run_work(struct kevent_user *u)
 		mutex_unlock(&u->mutex);
 		return;
 	}
-	if (list_empty(&u->runnable) && list_empty(&u->starved) &&
+	if (list_empty(&u->runnable) && !READ_ONCE(u->starving) &&
 	    list_empty(&u->stalled)) {
 		mmput_async(u->mm);
 		return;
@@ -664,6 +674,8 @@ int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s)
 		for (i = 0; i <= KEVENT_LANES; i++)
 			count += kevent_cancel_lane(&u->lanes[i], s, NULL);
 	}
+	/* Buffers that were kept for them. */
+	kevent_ops_feed(u);
 	return count ? count : -ENOENT;
 }
 

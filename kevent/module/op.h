@@ -12,6 +12,7 @@ enum {
 	KEVENT_OP_RUNNING,
 	KEVENT_OP_PARKED,	/* waits for its socket, or a read */
 	KEVENT_OP_WAITING,	/* on one of the lists of its user */
+	KEVENT_OP_STARVED,	/* on the list of its pool */
 	KEVENT_OP_ARRIVED,	/* on user->arrived */
 	KEVENT_OP_COPYING,	/* in the hands of the tasklet */
 	KEVENT_OP_ENDED,

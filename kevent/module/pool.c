@@ -7,6 +7,7 @@
 
 #include "compat.h"
 #include "core.h"
+#include "op.h"
 
 /* Of a pool that is not pinned. Context: as kevent_pool_take(). */
 static int kevent_pool_peek_user(const struct kevent_pool *pool, u16 *id)
@@ -97,17 +98,56 @@ void kevent_pool_give_back(struct kevent_user *u, struct kevent_pool *pool,
 }
 
 /*
- * Is there no buffer? A glance: another one may take or give one at any time.
- * Context: as kevent_pool_take().
+ * How many buffers are there? As many as you like if that cannot be found out: who
+ * takes one is told the error. A glance. Context: as kevent_pool_take().
  */
-bool kevent_pool_empty(const struct kevent_pool *pool)
+static u32 kevent_pool_available(const struct kevent_pool *pool)
 {
-	u16 id;
+	struct kevent_pool_ring __user *ring = u64_to_user_ptr(pool->ring);
+	u32 tail;
 
-	if (!pool->pin)
-		return kevent_pool_peek_user(pool, &id) == -ENOBUFS;
-	return !READ_ONCE(pool->backs) &&
-	       kevent_pool_peek_pinned(pool, &id) == -ENOBUFS;
+	if (pool->pin)
+		return smp_load_acquire(pool->pin->tail) -
+		       READ_ONCE(pool->head) + READ_ONCE(pool->backs);
+	return get_user(tail, &ring->tail) ? U32_MAX : tail - pool->head;
+}
+
+/*
+ * Those that have waited longest for the pool's buffers may run: one for each
+ * buffer, which nobody else takes meanwhile. Context: as kevent_pool_take().
+ */
+void kevent_pool_grant(struct kevent_user *u, struct kevent_pool *pool)
+{
+	struct kevent_op *op, *next;
+	u32 available;
+
+	if (list_empty(&pool->starved))
+		return;
+	available = kevent_pool_available(pool);
+	spin_lock_irq(&u->lock);
+	list_for_each_entry_safe(op, next, &pool->starved, run) {
+		if (pool->granted >= available)
+			break;
+		pool->granted++;
+		op->granted = true;
+		WRITE_ONCE(u->starving, u->starving - 1);
+		op->state = KEVENT_OP_WAITING;
+		list_move_tail(&op->run, &u->runnable);
+		kevent_set_flag(u, KEVENT_RING_PENDING);
+	}
+	spin_unlock_irq(&u->lock);
+}
+
+/*
+ * It has taken its buffer, or does without. Context: process, user->mutex and
+ * user->lock held.
+ */
+void kevent_pool_ungrant(struct kevent_op *op)
+{
+	if (!op->granted)
+		return;
+	op->granted = false;
+	op->pool->granted--;
 }
 
 /*
@@ -172,6 +212,7 @@ static int kevent_register_pool(struct kevent_user *u,
 	pool->ring = g->ring;
 	pool->buffer_bytes = g->buffer_bytes;
 	pool->count = count;
+	INIT_LIST_HEAD(&pool->starved);
 	u->pools[id] = pool;
 	g->id = id;
 	return 0;

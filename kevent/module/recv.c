@@ -57,21 +57,44 @@ int kevent_recv_buffer(struct socket *sock, const struct kevent_pool *pool,
 	return sock_recvmsg(sock, &msg, MSG_DONTWAIT);
 }
 
-/* Leaves it until somebody gives a buffer back. Context: as kevent_op_run(). */
+/*
+ * Leaves it until somebody gives a buffer back, and those that have waited longer
+ * have theirs. Context: as kevent_op_run().
+ */
 static s64 kevent_op_starve(struct kevent_op *op)
 {
 	struct kevent_user *u = op->user;
 
-	kevent_op_leave(op, &u->starved);
+	spin_lock_irq(&u->lock);
+	kevent_pool_ungrant(op);
+	op->state = KEVENT_OP_STARVED;
+	list_add_tail(&op->run, &op->pool->starved);
+	WRITE_ONCE(u->starving, u->starving + 1);
+	kevent_set_flag(u, KEVENT_RING_STARVED);
+	spin_unlock_irq(&u->lock);
 	/* Whoever gives one looks at the flag afterwards. */
 	smp_mb();
-	if (!kevent_pool_empty(op->pool)) {
-		spin_lock_irq(&u->lock);
-		list_move_tail(&op->run, &u->runnable);
-		kevent_set_flag(u, KEVENT_RING_PENDING);
-		spin_unlock_irq(&u->lock);
-	}
+	kevent_pool_grant(u, op->pool);
 	return KEVENT_WAITS;
+}
+
+/*
+ * A buffer, if there is one that nobody has waited longer for.
+ * Context: as kevent_op_run().
+ */
+static int kevent_op_take_buffer(struct kevent_op *op, u16 *id)
+{
+	struct kevent_user *u = op->user;
+	int r;
+
+	if (!op->granted)
+		return kevent_pool_awaited(op->pool) ?
+			       -ENOBUFS : kevent_pool_take(u, op->pool, id);
+	r = kevent_pool_take(u, op->pool, id);
+	spin_lock_irq(&u->lock);
+	kevent_pool_ungrant(op);
+	spin_unlock_irq(&u->lock);
+	return r;
 }
 
 static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
@@ -85,7 +108,7 @@ static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 		u16 id;
 		int r;
 
-		r = kevent_pool_take(u, pool, &id);
+		r = kevent_op_take_buffer(op, &id);
 		if (r == -ENOBUFS)
 			return kevent_op_starve(op);
 		if (r)

@@ -92,7 +92,7 @@ bool kevent_something_waits(const struct kevent_user *u)
 static u32 kevent_ring_flags(const struct kevent_user *u)
 {
 	return (kevent_something_waits(u) ? KEVENT_RING_PENDING : 0) |
-	       (list_empty(&u->starved) ? 0 : KEVENT_RING_STARVED);
+	       (READ_ONCE(u->starving) ? KEVENT_RING_STARVED : 0);
 }
 
 /* Sets or clears the ring's flags. Context: process. */

@@ -127,12 +127,15 @@ static int kevent_copy_piece(struct kevent_op *op, u16 id)
 	return tcp_read_sock(op->sk, &d, kevent_copy_actor);
 }
 
-/* Keeps room for an entry, and a buffer. Context: softirq, u->lock held. */
+/*
+ * Keeps room for an entry, and a buffer that nobody waits for.
+ * Context: softirq, u->lock held.
+ */
 static bool kevent_copy_prepare(struct kevent_op *op, u16 *id)
 {
 	struct kevent_user *u = op->user;
 
-	if (!kevent_reserve_room(u))
+	if (kevent_pool_awaited(op->pool) || !kevent_reserve_room(u))
 		return false;
 	if (!kevent_pool_pop(op->pool, id))
 		return true;
@@ -250,8 +253,7 @@ static void kevent_copy_run(struct tasklet_struct *tasklet)
 		tasklet_schedule(tasklet);
 	if (copied.looked) {
 		spin_lock_irq(&u->lock);
-		copied.looked = !list_empty(&u->starved) ||
-				!list_empty(&u->stalled);
+		copied.looked = u->starving || !list_empty(&u->stalled);
 		if (copied.looked)
 			WRITE_ONCE(u->news, u->news + 1);
 		spin_unlock_irq(&u->lock);

@@ -259,9 +259,6 @@ TEST_P(RingTest, MultishotRecvStopsAndGoesOn) {
 
 // Fewer buffers than receives that could fill them at once.
 TEST_P(RingTest, EachOfManyGetsABuffer) {
-  if (queue().engine() == EngineKind::kModule) {
-    GTEST_SKIP() << "the module lets the first of them have all";
-  }
   for (int receives : {3, 4, 5, 6, 8}) {
     SCOPED_TRACE(receives);
     BufferPool* pool = Pool(2, 16);

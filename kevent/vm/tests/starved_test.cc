@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Receives that share a pool with fewer buffers than they could fill: each has
+// one in its turn, and no buffer is left lying while one waits.
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "kevent/vm/tests/pool_fixture.h"
+
+namespace kevent::raw {
+namespace {
+
+class StarvedTest : public NaioTest, public testing::WithParamInterface<Pool> {
+ protected:
+  static constexpr uint32_t kBytes = 64;
+
+  void Renew(uint32_t buffers) {
+    Reopen({});
+    pool_ = std::make_unique<TestPool>(buffers, kBytes);
+    // A worker does not bring pages in.
+    memset(pool_->map(), 0, pool_->map_bytes());
+    ASSERT_EQ(0, pool_->Register(queue(), GetParam()));
+  }
+  TestPool& pool() { return *pool_; }
+  // A receive from a socket that has `bytes` to be read, from 1 on.
+  void Hungry(const Pair& pair, size_t bytes, uint16_t flags) {
+    Send(pair.peer.get(), Content(bytes));
+    ASSERT_TRUE(WaitPoll(pair.ours.get(), POLLIN));
+    Submit(pool().Recv(pair.ours.get(), flags, ++last_));
+  }
+  bool IsStarved() { return queue().ring()->flags & KEVENT_RING_STARVED; }
+  uint64_t Taker() {
+    const kevent_entry entry = Next();
+    EXPECT_EQ(kBytes, entry.result) << Describe(entry);
+    return entry.user_data;
+  }
+
+ private:
+  std::unique_ptr<TestPool> pool_;
+  uint64_t last_ = 0;
+};
+
+INSTANTIATE_TEST_SUITE_P(Pools, StarvedTest,
+                         testing::Values(Pool::kOrdinary, Pool::kPinned),
+                         PoolName);
+
+TEST_P(StarvedTest, EachHasOneInItsTurn) {
+  constexpr int kRounds = 10;
+  for (uint64_t receives : {3u, 4u, 5u, 8u}) {
+    Renew(2);
+    pool().ProvideAll();
+    std::vector<Pair> pairs;
+    std::map<uint64_t, int> taken;
+    for (uint64_t i = 0; i < receives; ++i) {
+      pairs.push_back(TcpPair());
+      Hungry(pairs.back(), 4 * kRounds * kBytes, KEVENT_MULTISHOT);
+    }
+    for (uint64_t i = 0; i < kRounds * receives; ++i) {
+      const kevent_entry entry = Next();
+      ASSERT_EQ(kBytes, entry.result) << Describe(entry);
+      ++taken[entry.user_data];
+      pool().Provide(static_cast<uint16_t>(entry.data[0]));
+    }
+    EXPECT_EQ(receives, taken.size());
+    for (const auto& [user_data, count] : taken) {
+      EXPECT_NEAR(kRounds, count, 2) << user_data << " of " << receives;
+    }
+  }
+}
+
+TEST_P(StarvedTest, ANewOneQueuesBehind) {
+  Renew(1);
+  Pair first = TcpPair(), second = TcpPair();
+  Hungry(first, kBytes, 0);
+  EXPECT_TRUE(IsStarved());
+  // The kernel hears of the buffer and the new one by the same call.
+  pool().Provide(0);
+  Hungry(second, kBytes, 0);
+  EXPECT_EQ(1u, Taker());
+  pool().Provide(0);
+  EXPECT_EQ(2u, Taker());
+  queue().Look();
+  EXPECT_FALSE(IsStarved());
+}
+
+TEST_P(StarvedTest, OneWithoutUseForItLeavesItToTheNext) {
+  for (bool cancelled : {false, true}) {
+    Renew(1);
+    Pair first = TcpPair(), second = TcpPair();
+    Hungry(first, kBytes, 0);
+    Hungry(second, kBytes, 0);
+    const uint64_t odd = cancelled ? 3 : 1;
+    pool().Provide(0);
+    if (cancelled) {
+      kevent_sqe cancel = Operation(KEVENT_OP_CANCEL, -1, 9, odd);
+      Submit(cancel);
+      EXPECT_EQ(-ECANCELED, Next().result);
+      EXPECT_EQ(1, Next().result);
+    } else {
+      ReadAll(first.ours.get(), kBytes);
+      // One call; what it leaves a worker does.
+      queue().Look();
+    }
+    EXPECT_TRUE(Until([&] { return queue().Unread() == 1; }));
+    EXPECT_EQ(odd + 1, Taker());
+    if (cancelled) break;
+    // It waits for its socket now.
+    pool().Provide(0);
+    Send(first.peer.get(), Content(kBytes));
+    EXPECT_EQ(odd, Taker());
+  }
+}
+
+TEST_P(StarvedTest, EverythingArrivesWhateverHappens) {
+  constexpr size_t kSockets = 12, kTotal = 20'000;
+  std::mt19937 dice(Seed());
+  Renew(4);
+  std::vector<Pair> pairs;
+  for (size_t i = 0; i < kSockets; ++i) pairs.push_back(TcpPair());
+
+  std::thread sender([&, seed = dice()] {
+    std::mt19937 own(seed);
+    std::vector<size_t> sent(kSockets, 0);
+    const std::string text = Content(kTotal);
+    for (size_t left = kSockets; left > 0;) {
+      const size_t i = own() % kSockets;
+      if (sent[i] == kTotal) continue;
+      const size_t n = std::min<size_t>(1 + own() % 300, kTotal - sent[i]);
+      Send(pairs[i].peer.get(), std::string_view(text).substr(sent[i], n));
+      sent[i] += n;
+      if (sent[i] < kTotal) continue;
+      shutdown(pairs[i].peer.get(), SHUT_WR);
+      --left;
+    }
+  });
+
+  // Gives them back while this thread sleeps.
+  std::mutex mutex;
+  std::deque<uint16_t> used = {0, 1, 2, 3};
+  std::atomic<bool> stop = false;
+  std::thread giver([&, seed = dice()] {
+    std::mt19937 own(seed);
+    while (!stop) {
+      for (uint32_t spin = own() % 5'000; spin > 0; --spin) asm volatile("");
+      size_t n = 1 + own() % 4;
+      {
+        std::lock_guard lock(mutex);
+        for (n = std::min(n, used.size()); n > 0; --n) {
+          pool().Provide(used.front());
+          used.pop_front();
+        }
+      }
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+      if (__atomic_load_n(&queue().ring()->flags, __ATOMIC_SEQ_CST) &
+          KEVENT_RING_STARVED) {
+        queue().Look();
+      }
+      sched_yield();
+    }
+  });
+
+  std::vector<std::string> got(kSockets);
+  auto start = [&](size_t i) {
+    Submit(
+        pool().Recv(pairs[i].ours.get(), dice() % 2 ? KEVENT_MULTISHOT : 0, i));
+  };
+  for (size_t i = 0; i < kSockets; ++i) start(i);
+  size_t open = kSockets;
+  int cancelled = 0;
+  while (open > 0 && !HasFailure()) {
+    if (dice() % 16 == 0) {
+      Submit(Operation(KEVENT_OP_CANCEL, -1, 1000, dice() % kSockets));
+    }
+    const kevent_entry entry = Next();
+    if (entry.user_data == 1000 || HasFailure()) continue;
+    const size_t i = entry.user_data;
+    if (entry.result > 0) {
+      got[i] += pool().Text(entry);
+      std::lock_guard lock(mutex);
+      used.push_back(static_cast<uint16_t>(entry.data[0]));
+    }
+    if (!(entry.flags & KEVENT_ENTRY_DONE)) continue;
+    cancelled += entry.result == -ECANCELED;
+    EXPECT_TRUE(entry.result >= 0 || entry.result == -ECANCELED)
+        << Describe(entry);
+    if (entry.result == 0) {
+      --open;
+    } else {
+      start(i);
+    }
+  }
+  stop = true;
+  // A sender that waits for room.
+  if (HasFailure()) {
+    for (Pair& pair : pairs) shutdown(pair.ours.get(), SHUT_RDWR);
+  }
+  giver.join();
+  sender.join();
+  for (const std::string& one : got) EXPECT_TRUE(one == Content(kTotal));
+  printf("%d cancelled\n", cancelled);
+}
+
+}  // namespace
+}  // namespace kevent::raw
