@@ -42,8 +42,8 @@ static bool kevent_died_early(int error)
 
 /*
  * What the connection has received goes into a buffer of the pool. If there is none,
- * or others wait for it, or it cannot be written, the bytes stay for recv, and so does an error,
- * which is not asked for while there are none. Context: as kevent_op_run().
+ * or others wait for it, or it cannot be written, the bytes stay for recv, and so does
+ * an error, which is not asked for while there are none. Context: as kevent_op_run().
  */
 static void kevent_accept_bytes(struct kevent_op *op, struct socket *sock)
 {
@@ -103,7 +103,7 @@ s64 kevent_try_accept(struct kevent_op *op, struct socket *sock)
 		int r;
 
 		if (multishot && !kevent_reserve(u))
-			return kevent_op_leave(op, &u->stalled);
+			return kevent_op_stall(op, turn);
 		r = kevent_accept_one(op, sock);
 		if (multishot && r >= 0) {
 			op->done = r;

@@ -417,12 +417,14 @@ static inline bool kevent_is_operation(u8 opcode)
 int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s);
 bool kevent_ops_wait(const struct kevent_user *u);
 void kevent_ops_run(struct kevent_user *u);
+void kevent_ops_pass_on(struct kevent_user *u);
 void kevent_ops_end(struct kevent_user *u);
 void kevent_op_free(struct kevent_op *op);
 void kevent_run_work(struct kevent_user *u);
 void kevent_op_wake(struct kevent_op *op);
 bool kevent_op_sleep(struct kevent_op *op);
 s64 kevent_op_yield(struct kevent_op *op);
+s64 kevent_op_stall(struct kevent_op *op, unsigned int turn);
 s64 kevent_op_leave(struct kevent_op *op, struct list_head *list);
 int kevent_op_init(void);
 void kevent_op_exit(void);
@@ -492,17 +494,12 @@ struct kevent_pool {
 	u16 back[2];
 };
 
-/* Do operations wait for its buffers? Then others queue behind them. */
-static inline bool kevent_pool_awaited(const struct kevent_pool *pool)
-{
-	return pool->granted || !list_empty(&pool->starved);
-}
-
 int kevent_pool_take(struct kevent_user *u, struct kevent_pool *pool, u16 *id);
 void kevent_pool_give_back(struct kevent_user *u, struct kevent_pool *pool,
 			   u16 id);
 int kevent_pool_pop(struct kevent_pool *pool, u16 *id);
 void kevent_pool_push(struct kevent_pool *pool, u16 id);
+bool kevent_pool_awaited(const struct kevent_pool *pool);
 void kevent_pool_grant(struct kevent_user *u, struct kevent_pool *pool);
 void kevent_pool_ungrant(struct kevent_op *op);
 int kevent_pool_import(const struct kevent_pool *pool, u16 id,

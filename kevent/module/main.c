@@ -338,6 +338,8 @@ static __poll_t kevent_poll(struct file *file, poll_table *table)
 			pagefault_disable();
 			kevent_ops_run(u);
 			pagefault_enable();
+			/* Who asks need not act upon the answer. */
+			kevent_ops_pass_on(u);
 		}
 		mutex_unlock(&u->mutex);
 		kevent_note_flags(u);

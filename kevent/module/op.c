@@ -158,6 +158,16 @@ s64 kevent_op_yield(struct kevent_op *op)
 	return kevent_op_put(op, &op->user->runnable, false);
 }
 
+/*
+ * There is no room in the ring. If it has had some of it, `turn` entries, it goes
+ * behind those that are to be tried yet. Context: the same.
+ */
+s64 kevent_op_stall(struct kevent_op *op, unsigned int turn)
+{
+	return turn ? kevent_op_yield(op) :
+		      kevent_op_leave(op, &op->user->stalled);
+}
+
 /* Its turn has come: whoever runs operations now runs it, too. Context: the same. */
 static void kevent_op_take_turn(struct kevent_op *op)
 {
@@ -395,6 +405,29 @@ static bool kevent_survives_fault(const struct kevent_op *op, struct sock *sk)
 	return kevent_is_plain_tcp(sk);
 }
 
+/* Those that wait for buffers that are there may run. Context: as kevent_op_run(). */
+static void kevent_ops_feed(struct kevent_user *u)
+{
+	u32 id;
+
+	for (id = 0; u->starving && id < KEVENT_MAX_POOLS; id++)
+		if (u->pools[id])
+			kevent_pool_grant(u, u->pools[id]);
+}
+
+/*
+ * Leaves what may run to one who waits, or a worker. Context: process, no spinlock.
+ */
+void kevent_ops_pass_on(struct kevent_user *u)
+{
+	if (list_empty(&u->runnable))
+		return;
+	if (wq_has_sleeper(&u->wait))
+		wake_up(&u->wait);
+	else
+		kevent_work_queue(&u->run_work, 1);
+}
+
 /*
  * It may be a queue that is closed, or block: the mutex is dropped meanwhile. Nobody
  * finds `op` then. Context: process of the submitter, user->mutex held.
@@ -408,8 +441,8 @@ static void kevent_op_close(struct kevent_op *op)
 
 	list_del_init(&op->lane);
 	/* What could be run need not wait. */
-	if (!list_empty(&u->runnable) && !kevent_wake(u, false))
-		kevent_work_queue(&u->run_work, 1);
+	kevent_ops_feed(u);
+	kevent_ops_pass_on(u);
 	mutex_unlock(&u->mutex);
 	r = close_fd(op->address);
 	/* As close(2): it is closed, and cannot be closed again. */
@@ -506,16 +539,6 @@ static bool kevent_is_owners(const struct kevent_op *op)
 			      (!op->file && kevent_op_sends(op)));
 }
 
-/* Those that wait for buffers that are there may run. Context: as kevent_ops_run(). */
-static void kevent_ops_feed(struct kevent_user *u)
-{
-	u32 id;
-
-	for (id = 0; u->starving && id < KEVENT_MAX_POOLS; id++)
-		if (u->pools[id])
-			kevent_pool_grant(u, u->pools[id]);
-}
-
 /* Those that waited for room, or a thread like this one, may run. */
 static void kevent_ops_resume(struct kevent_user *u)
 {
@@ -523,7 +546,8 @@ static void kevent_ops_resume(struct kevent_user *u)
 
 	spin_lock_irq(&u->lock);
 	if (!list_empty(&u->stalled) && kevent_has_room(u))
-		list_splice_tail_init(&u->stalled, &u->runnable);
+		/* Before who has come later. */
+		list_splice_init(&u->stalled, &u->runnable);
 	/* poll(2) only says that there are some. */
 	list_for_each_entry_safe(op, next, &u->owners, run)
 		if (!pagefault_disabled() &&

@@ -98,8 +98,9 @@ void kevent_pool_give_back(struct kevent_user *u, struct kevent_pool *pool,
 }
 
 /*
- * How many buffers are there? As many as you like if that cannot be found out: who
- * takes one is told the error. A glance. Context: as kevent_pool_take().
+ * How many buffers are there? All of them if that cannot be found out: who takes one
+ * is told the error. A glance. Context: as kevent_pool_peek_user(), or, if it is
+ * pinned, any.
  */
 static u32 kevent_pool_available(const struct kevent_pool *pool)
 {
@@ -107,9 +108,21 @@ static u32 kevent_pool_available(const struct kevent_pool *pool)
 	u32 tail;
 
 	if (pool->pin)
-		return smp_load_acquire(pool->pin->tail) -
-		       READ_ONCE(pool->head) + READ_ONCE(pool->backs);
-	return get_user(tail, &ring->tail) ? U32_MAX : tail - pool->head;
+		tail = smp_load_acquire(pool->pin->tail);
+	else if (get_user(tail, &ring->tail))
+		return pool->count;
+	return min(tail - READ_ONCE(pool->head) + READ_ONCE(pool->backs),
+		   pool->count);
+}
+
+/*
+ * Do others wait for what it has? Then one queues behind them. Context: the same, and
+ * user->mutex or user->lock held.
+ */
+bool kevent_pool_awaited(const struct kevent_pool *pool)
+{
+	return !list_empty(&pool->starved) ||
+	       (pool->granted && pool->granted >= kevent_pool_available(pool));
 }
 
 /*
@@ -235,8 +248,10 @@ static int kevent_unregister(struct kevent_user *u,
 	if (g->id >= KEVENT_MAX_POOLS || !u->pools[g->id])
 		return -ENOENT;
 	/* Operations that have ended may wait to be put away. */
-	if (u->pools[g->id]->pin && u->pools[g->id]->users)
+	if (u->pools[g->id]->pin && u->pools[g->id]->users) {
 		kevent_ops_run(u);
+		kevent_ops_pass_on(u);
+	}
 	/* The mutex was dropped perhaps. */
 	if (!u->pools[g->id])
 		return -ENOENT;

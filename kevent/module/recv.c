@@ -116,7 +116,7 @@ static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 		/* What is taken from the socket must find its place. */
 		if (multishot && !kevent_reserve(u)) {
 			kevent_pool_give_back(u, pool, id);
-			return kevent_op_leave(op, &u->stalled);
+			return kevent_op_stall(op, turn);
 		}
 		r = kevent_recv_buffer(sock, pool, id);
 		if (r <= 0) {

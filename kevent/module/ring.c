@@ -91,7 +91,9 @@ bool kevent_something_waits(const struct kevent_user *u)
 
 static u32 kevent_ring_flags(const struct kevent_user *u)
 {
-	return (kevent_something_waits(u) ? KEVENT_RING_PENDING : 0) |
+	/* Nobody is told when the user makes room in the ring. */
+	return (kevent_something_waits(u) || !list_empty(&u->stalled) ?
+			KEVENT_RING_PENDING : 0) |
 	       (READ_ONCE(u->starving) ? KEVENT_RING_STARVED : 0);
 }
 

@@ -128,14 +128,15 @@ static int kevent_copy_piece(struct kevent_op *op, u16 id)
 }
 
 /*
- * Keeps room for an entry, and a buffer that nobody waits for.
+ * Keeps room for an entry, and a buffer, that nobody waits for.
  * Context: softirq, u->lock held.
  */
 static bool kevent_copy_prepare(struct kevent_op *op, u16 *id)
 {
 	struct kevent_user *u = op->user;
 
-	if (kevent_pool_awaited(op->pool) || !kevent_reserve_room(u))
+	if (!list_empty(&u->stalled) || kevent_pool_awaited(op->pool) ||
+	    !kevent_reserve_room(u))
 		return false;
 	if (!kevent_pool_pop(op->pool, id))
 		return true;

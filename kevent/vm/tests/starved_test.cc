@@ -2,6 +2,7 @@
 //
 // Receives that share a pool with fewer buffers than they could fill: each has
 // one in its turn, and no buffer is left lying while one waits.
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,8 +28,8 @@ class StarvedTest : public NaioTest, public testing::WithParamInterface<Pool> {
  protected:
   static constexpr uint32_t kBytes = 64;
 
-  void Renew(uint32_t buffers) {
-    Reopen({});
+  void Renew(uint32_t buffers, const Options& options = {}) {
+    Reopen(options);
     pool_ = std::make_unique<TestPool>(buffers, kBytes);
     // A worker does not bring pages in.
     memset(pool_->map(), 0, pool_->map_bytes());
@@ -121,6 +122,83 @@ TEST_P(StarvedTest, OneWithoutUseForItLeavesItToTheNext) {
     pool().Provide(0);
     Send(first.peer.get(), Content(kBytes));
     EXPECT_EQ(odd, Taker());
+  }
+}
+
+// Those that have starved together go on as fast as others once there are
+// buffers.
+TEST_P(StarvedTest, ManyBuffersAreTakenAtOnce) {
+  Renew(64);
+  Pair first = TcpPair(), second = TcpPair();
+  Hungry(first, 20 * kBytes, KEVENT_MULTISHOT);
+  Hungry(second, 20 * kBytes, KEVENT_MULTISHOT);
+  pool().ProvideAll();
+  queue().Look();
+  queue().Look();
+  EXPECT_EQ(40u, queue().Unread());
+}
+
+TEST_P(StarvedTest, RoomInTheRingIsSharedToo) {
+  constexpr int kRounds = 10;
+  Renew(64, {4, 64, 0});
+  pool().ProvideAll();
+  std::vector<Pair> pairs;
+  std::map<uint64_t, int> taken;
+  for (int i = 0; i < 5; ++i) {
+    pairs.push_back(TcpPair());
+    Hungry(pairs.back(), 40 * kRounds * kBytes, KEVENT_MULTISHOT);
+  }
+  for (int i = 0; i < 5 * 4 * kRounds && !HasFailure();) {
+    queue().Look();
+    EXPECT_EQ(4u, queue().Unread());
+    for (kevent_entry entry; queue().Take(&entry); ++i) {
+      ++taken[entry.user_data];
+      pool().Provide(static_cast<uint16_t>(entry.data[0]));
+    }
+  }
+  EXPECT_EQ(5u, taken.size());
+  for (const auto& [user_data, count] : taken) {
+    EXPECT_NEAR(4 * kRounds, count, 8) << user_data;
+  }
+}
+
+// Who looks at the ring alone learns by its flag that something waits for room.
+TEST_P(StarvedTest, TheFlagTellsOfWhatWaitsForRoom) {
+  Renew(64, {4, 64, 0});
+  pool().ProvideAll();
+  Pair pair = TcpPair();
+  Hungry(pair, 10 * kBytes, KEVENT_MULTISHOT);
+  int taken = 0;
+  EXPECT_TRUE(Until([&] {
+    for (kevent_entry entry; queue().Take(&entry); ++taken) {
+      EXPECT_EQ(kBytes, entry.result) << Describe(entry);
+    }
+    if (queue().Pending()) queue().Look();
+    return taken == 10;
+  }));
+  queue().Look();
+  EXPECT_FALSE(queue().Pending());
+}
+
+// No call but these sees the buffer.
+TEST_P(StarvedTest, WhoSeesABufferLeavesNobodyBehind) {
+  for (bool by_poll : {false, true}) {
+    Renew(1);
+    Pair first = TcpPair(), second = TcpPair(), idle = TcpPair();
+    TestPool other(1, kBytes);
+    ASSERT_EQ(0, other.Register(queue()));
+    Submit(other.Recv(idle.ours.get(), 0, 100));
+    Hungry(first, kBytes, 0);
+    Hungry(second, kBytes, 0);
+    ReadAll(first.ours.get(), kBytes);
+    pool().Provide(0);
+    if (by_poll) {
+      PollNow(queue().fd(), POLLOUT);
+    } else {
+      EXPECT_EQ(-EBUSY, other.Unregister(queue()));
+    }
+    EXPECT_TRUE(Until([&] { return queue().Unread() == 1; }));
+    EXPECT_EQ(by_poll ? 4u : 2u, Taker());
   }
 }
 
