@@ -139,6 +139,8 @@ void Core::RunStarved() {
 }
 
 void Core::RunSenders() {
+  // What is short need not wait for them.
+  engine_->Flush();
   running_senders_ = true;
   while (!senders_.empty() && sent_ < kPass) {
     Operation* op = senders_.PopFront();

@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -220,6 +222,56 @@ TEST_P(ReferenceTest, LooksAtTheKernelBetweenMany) {
   for (const Entry& e : WaitFor(17)) {
     EXPECT_EQ(e.result, e.operation == small ? 5 : 1 << 20) << Describe(e);
   }
+}
+
+// When the byte that is read from `fd`, or one that was merged with it, had
+// come, or 0: the kernel takes a moment to begin with noting it.
+int64_t ArrivedNs(int fd) {
+  char byte;
+  iovec piece = {&byte, 1};
+  alignas(cmsghdr) char control[256];
+  msghdr message = {};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  pollfd readable = {fd, POLLIN, 0};
+  poll(&readable, 1, -1);
+  EXPECT_EQ(1, recvmsg(fd, &message, 0)) << strerror(errno);
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (!header || header->cmsg_type != SCM_TIMESTAMPNS) return 0;
+  timespec time;
+  memcpy(&time, CMSG_DATA(header), sizeof time);
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+
+TEST_P(ReferenceTest, WhatIsShortGoesBeforeThoseThatHadToWait) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  const Pair beside = TcpPair();
+  Pair large;
+  const Pages pages(Pattern(1 << 20));
+  std::vector<SendOp*> sends;
+  for (int i = 0; i < 5; ++i) {
+    large = TcpPair();
+    sends.push_back(NewReference(large.ours, pages.bytes()));
+  }
+  for (int fd : {beside.peer, large.peer}) {
+    const int on = 1;
+    ASSERT_EQ(0, setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on));
+  }
+  do {
+    ASSERT_EQ(1, send(beside.ours, "w", 1, MSG_NOSIGNAL));
+  } while (ArrivedNs(beside.peer) == 0);
+  for (SendOp* send : sends) MustSubmit(send);
+  Look();
+  EXPECT_TRUE(sends.back()->in_flight());
+  MustSubmit(NewSend(beside.ours, "s"));
+  Look();
+  ASSERT_FALSE(sends.back()->in_flight());
+  EXPECT_LT(ArrivedNs(beside.peer), ArrivedNs(large.peer));
+  WaitFor(6);
 }
 
 TEST_P(ReferenceTest, AShortRestAwaitsNoTurn) {
