@@ -259,7 +259,8 @@ static bool kevent_enough(const struct kevent_waiter *w)
 
 	return kevent_available(u) >= READ_ONCE(w->min) ||
 	       READ_ONCE(u->news) != w->news ||
-	       !list_empty(&u->test) || !list_empty(&u->runnable);
+	       !list_empty(&u->test) || !list_empty(&u->runnable) ||
+	       (!list_empty(&u->stalled) && kevent_has_room(u));
 }
 
 /* Context: any; u->wait.lock held. */
@@ -657,6 +658,9 @@ long kevent_enter_call(struct kevent_user *u, void __user *argument)
 		if (kevent_enter_lock(&e, &u->mutex))
 			return -EINTR;
 		let_go = u->let_go;
+		/* Those that wait for room in the ring go before the new ones. */
+		if (!list_empty(&u->stalled) && kevent_has_room(u))
+			kevent_ops_run(u);
 		error = kevent_submit(u, e.to_submit, &submitted);
 		owes = kevent_owes_work(u, let_go);
 		mutex_unlock(&u->mutex);

@@ -59,16 +59,19 @@ int kevent_recv_buffer(struct socket *sock, const struct kevent_pool *pool,
 
 /*
  * Leaves it until somebody gives a buffer back, and those that have waited longer
- * have theirs. Context: as kevent_op_run().
+ * have theirs; if softirq was quicker (`lost`), it has. Context: as kevent_op_run().
  */
-static s64 kevent_op_starve(struct kevent_op *op)
+static s64 kevent_op_starve(struct kevent_op *op, bool lost)
 {
 	struct kevent_user *u = op->user;
 
 	spin_lock_irq(&u->lock);
 	kevent_pool_ungrant(op);
 	op->state = KEVENT_OP_STARVED;
-	list_add_tail(&op->run, &op->pool->starved);
+	if (lost)
+		list_add(&op->run, &op->pool->starved);
+	else
+		list_add_tail(&op->run, &op->pool->starved);
 	WRITE_ONCE(u->starving, u->starving + 1);
 	kevent_set_flag(u, KEVENT_RING_STARVED);
 	spin_unlock_irq(&u->lock);
@@ -105,12 +108,13 @@ static s64 kevent_try_recv_pool(struct kevent_op *op, struct socket *sock)
 	unsigned int turn;
 
 	for (turn = 0; turn < KEVENT_TURN; turn++) {
+		const bool granted = op->granted;
 		u16 id;
 		int r;
 
 		r = kevent_op_take_buffer(op, &id);
 		if (r == -ENOBUFS)
-			return kevent_op_starve(op);
+			return kevent_op_starve(op, granted);
 		if (r)
 			return r;
 		/* What is taken from the socket must find its place. */

@@ -140,6 +140,7 @@ void Core::RunStarved() {
 
 void Core::RunSenders() {
   // What is short need not wait for them.
+  Pump();
   engine_->Flush();
   running_senders_ = true;
   while (!senders_.empty() && sent_ < kPass) {

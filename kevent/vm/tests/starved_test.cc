@@ -49,6 +49,8 @@ class StarvedTest : public NaioTest, public testing::WithParamInterface<Pool> {
     return entry.user_data;
   }
 
+  std::vector<Pair> pairs_;
+
  private:
   std::unique_ptr<TestPool> pool_;
   uint64_t last_ = 0;
@@ -160,6 +162,26 @@ TEST_P(StarvedTest, RoomInTheRingIsSharedToo) {
   for (const auto& [user_data, count] : taken) {
     EXPECT_NEAR(4 * kRounds, count, 8) << user_data;
   }
+}
+
+TEST_P(StarvedTest, ANewOneQueuesBehindThoseThatWaitForRoom) {
+  Renew(64, {4, 64, 0});
+  pool().ProvideAll();
+  Pair first = TcpPair();
+  Hungry(first, 400 * kBytes, KEVENT_MULTISHOT);
+  queue().Look();
+  bool waited = false;
+  for (int i = 0; i < 8 && !HasFailure(); ++i) {
+    ASSERT_EQ(4u, queue().Unread());
+    for (kevent_entry entry; queue().Take(&entry);) {
+      waited |= i > 0 && entry.user_data == 1;
+      pool().Provide(static_cast<uint16_t>(entry.data[0]));
+    }
+    pairs_.push_back(TcpPair());
+    Hungry(pairs_.back(), 10 * kBytes, KEVENT_MULTISHOT);
+    queue().Look();
+  }
+  EXPECT_TRUE(waited);
 }
 
 // Who looks at the ring alone learns by its flag that something waits for room.
