@@ -415,6 +415,7 @@ static inline bool kevent_is_operation(u8 opcode)
 }
 
 int kevent_op_cancel(struct kevent_user *u, const struct kevent_sqe *s);
+bool kevent_stalled_may_run(const struct kevent_user *u);
 bool kevent_ops_wait(const struct kevent_user *u);
 void kevent_ops_run(struct kevent_user *u);
 void kevent_ops_pass_on(struct kevent_user *u);

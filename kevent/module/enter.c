@@ -260,7 +260,7 @@ static bool kevent_enough(const struct kevent_waiter *w)
 	return kevent_available(u) >= READ_ONCE(w->min) ||
 	       READ_ONCE(u->news) != w->news ||
 	       !list_empty(&u->test) || !list_empty(&u->runnable) ||
-	       (!list_empty(&u->stalled) && kevent_has_room(u));
+	       kevent_stalled_may_run(u);
 }
 
 /* Context: any; u->wait.lock held. */
@@ -625,11 +625,10 @@ static int kevent_wait_and_copy(struct kevent_user *u, struct kevent_enter *e,
 	 * looks for somebody who waits.
 	 */
 	smp_mb();
-	if ((kevent_available(u) || !list_empty(&u->runnable)) &&
-	    wq_has_sleeper(&u->wait))
+	if (kevent_available(u) && wq_has_sleeper(&u->wait))
 		wake_up(&u->wait);
-	else if (!list_empty(&u->runnable))
-		kevent_work_queue(&u->run_work, 1);
+	else
+		kevent_ops_pass_on(u);
 	return r;
 }
 
@@ -659,7 +658,7 @@ long kevent_enter_call(struct kevent_user *u, void __user *argument)
 			return -EINTR;
 		let_go = u->let_go;
 		/* Those that wait for room in the ring go before the new ones. */
-		if (!list_empty(&u->stalled) && kevent_has_room(u))
+		if (kevent_stalled_may_run(u))
 			kevent_ops_run(u);
 		error = kevent_submit(u, e.to_submit, &submitted);
 		owes = kevent_owes_work(u, let_go);

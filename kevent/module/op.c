@@ -522,11 +522,17 @@ void kevent_op_run(struct kevent_op *op)
 
 /* ---- Running those that are ready ---- */
 
+/* Is there room for those that wait for it? Any context; a glance. */
+bool kevent_stalled_may_run(const struct kevent_user *u)
+{
+	return !list_empty(&u->stalled) && kevent_has_room(u);
+}
+
 /* Is there something for KEVENT_ENTER to do? Any context; a glance. */
 bool kevent_ops_wait(const struct kevent_user *u)
 {
 	return !list_empty(&u->runnable) || !list_empty(&u->owners) ||
-	       (!list_empty(&u->stalled) && kevent_has_room(u));
+	       kevent_stalled_may_run(u);
 }
 
 /*
@@ -545,7 +551,7 @@ static void kevent_ops_resume(struct kevent_user *u)
 	struct kevent_op *op, *next;
 
 	spin_lock_irq(&u->lock);
-	if (!list_empty(&u->stalled) && kevent_has_room(u))
+	if (kevent_stalled_may_run(u))
 		/* Before who has come later. */
 		list_splice_init(&u->stalled, &u->runnable);
 	/* poll(2) only says that there are some. */

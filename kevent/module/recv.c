@@ -90,13 +90,14 @@ static int kevent_op_take_buffer(struct kevent_op *op, u16 *id)
 	struct kevent_user *u = op->user;
 	int r;
 
-	if (!op->granted)
-		return kevent_pool_awaited(op->pool) ?
-			       -ENOBUFS : kevent_pool_take(u, op->pool, id);
+	if (!op->granted && kevent_pool_awaited(op->pool))
+		return -ENOBUFS;
 	r = kevent_pool_take(u, op->pool, id);
-	spin_lock_irq(&u->lock);
-	kevent_pool_ungrant(op);
-	spin_unlock_irq(&u->lock);
+	if (op->granted) {
+		spin_lock_irq(&u->lock);
+		kevent_pool_ungrant(op);
+		spin_unlock_irq(&u->lock);
+	}
 	return r;
 }
 

@@ -61,6 +61,15 @@ class ReferenceTest : public QueueTest {
     op->by_reference = true;
     return op;
   }
+  // Each by a connection of its own.
+  std::vector<SendOp*> SubmitReferences(int n, std::string_view bytes) {
+    std::vector<SendOp*> sends;
+    for (int i = 0; i < n; ++i) {
+      sends.push_back(NewReference(TcpPair().ours, bytes));
+      MustSubmit(sends.back());
+    }
+    return sends;
+  }
   // One that its peer does not read: part of it is on its way.
   SendOp* Stalled(int fd, std::string_view bytes) {
     SendOp* op = NewReference(fd, bytes);
@@ -198,11 +207,7 @@ TEST_P(ReferenceTest, LooksAtTheKernelBetweenMany) {
     GTEST_SKIP() << "that sends in the kernel";
   }
   const Pages pages(Pattern(1 << 20));
-  std::vector<SendOp*> sends;
-  for (int i = 0; i < 15; ++i) {
-    sends.push_back(NewReference(TcpPair().ours, pages.bytes()));
-    MustSubmit(sends.back());
-  }
+  std::vector<SendOp*> sends = SubmitReferences(15, pages.bytes());
   SendOp* small = NewSend(TcpPair().ours, "small");
   MustSubmit(small);
   // Four went out when they were submitted, and four after each look.
@@ -292,11 +297,7 @@ TEST_P(ReferenceTest, CancelsWhatAwaitsItsTurn) {
     GTEST_SKIP() << "that sends in the kernel";
   }
   const Pages pages(Pattern(1 << 20));
-  std::vector<SendOp*> sends;
-  for (int i = 0; i < 40; ++i) {
-    sends.push_back(NewReference(TcpPair().ours, pages.bytes()));
-    MustSubmit(sends.back());
-  }
+  std::vector<SendOp*> sends = SubmitReferences(40, pages.bytes());
   std::set<Operation*> cancelled;
   const auto cancel = [&](std::initializer_list<int> which) {
     for (int i : which) {

@@ -597,8 +597,7 @@ TEST_F(ArrivalTest, AnEmptyPoolIsFilledAgain) {
     // Nothing is free: it tells so, and loses nothing.
     EXPECT_TRUE(Until([&] {
       queue().Look();
-      return queue().ring()->flags & KEVENT_RING_STARVED ||
-             got.size() == text.size();
+      return queue().Starved() || got.size() == text.size();
     }));
     while (!kept.empty()) {
       pool().Provide(static_cast<uint16_t>(kept.front().data[0]));

@@ -279,6 +279,10 @@ bool Queue::Pending() const {
   return Acquire(&ring_->flags) & KEVENT_RING_PENDING;
 }
 
+bool Queue::Starved() const {
+  return Acquire(&ring_->flags) & KEVENT_RING_STARVED;
+}
+
 const kevent_entry& Queue::At(uint32_t number) const {
   return cq_[number & (setup_.cq_entries - 1)];
 }

@@ -124,6 +124,7 @@ class Queue {
   uint32_t head() const;
   void set_head(uint32_t head);
   bool Pending() const;
+  bool Starved() const;
   // Whether KEVENT_RING_PENDING is set.
   const kevent_entry& At(uint32_t number) const;
 
