@@ -50,6 +50,7 @@ struct OpList {
 class OpFifo {
  public:
   bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
 
   void Add(Operation* op) {
     op->q.position = static_cast<uint32_t>(operations_.size());
@@ -118,11 +119,10 @@ static_assert(sizeof(Descriptor) <= 40);
 class DescriptorTable {
  public:
   Descriptor* Get(int fd) {
-    size_t chunk = static_cast<size_t>(fd) / kChunk;
-    if (chunk >= chunks_.size()) chunks_.resize(chunk + 1);
-    if (!chunks_[chunk])
-      chunks_[chunk] = std::make_unique<Descriptor[]>(kChunk);
-    return &chunks_[chunk][static_cast<size_t>(fd) % kChunk];
+    const uint32_t number = static_cast<uint32_t>(fd);
+    const size_t chunk = number / kChunk;
+    if (chunk >= chunks_.size() || !chunks_[chunk]) [[unlikely]] Add(chunk);
+    return &chunks_[chunk][number % kChunk];
   }
   // `fd` is not negative. Stable for the table's life.
 
@@ -137,7 +137,14 @@ class DescriptorTable {
   }
 
  private:
-  static constexpr size_t kChunk = 256;
+  static constexpr uint32_t kChunk = 256;
+
+  // Apart, for Get is called a dozen times for a request.
+  [[gnu::noinline]] void Add(size_t chunk) {
+    if (chunk >= chunks_.size()) chunks_.resize(chunk + 1);
+    chunks_[chunk] = std::make_unique<Descriptor[]>(kChunk);
+  }
+
   std::vector<std::unique_ptr<Descriptor[]>> chunks_;
 };
 

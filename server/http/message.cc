@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/http/message.h"
 
+#include <limits>
+
 namespace kevent::http {
 namespace {
 
@@ -111,11 +113,14 @@ bool NextListElement(std::string_view* list, std::string_view* element) {
 bool ParseDecimal(std::string_view digits, uint64_t* value) {
   constexpr uint64_t kMax = INT64_MAX;
   if (digits.empty()) return false;
+  // So many nines are not too much.
+  const bool may_overflow =
+      digits.size() > std::numeric_limits<int64_t>::digits10;
   uint64_t result = 0;
   for (char c : digits) {
     if (!internal::IsDigit(c)) return false;
     const uint64_t digit = static_cast<uint64_t>(c - '0');
-    if (result > (kMax - digit) / 10) return false;
+    if (may_overflow && result > (kMax - digit) / 10) return false;
     result = result * 10 + digit;
   }
   *value = result;

@@ -171,15 +171,28 @@ size_t HostSize(std::string_view authority) {
 
 // uri-host [ ":" port ], RFC 9110 section 7.2; port is *DIGIT, at most 65535.
 bool IsAuthority(std::string_view text, bool with_port) {
-  const size_t host_size = HostSize(text);
-  if (!IsUriHost(text.substr(0, host_size))) return false;
+  // Nearly always up to the port, or the end.
+  size_t host_size = 0;
+  while (host_size < text.size() &&
+         HasClass(text[host_size], internal::kRegNameBit)) {
+    ++host_size;
+  }
+  if (host_size < text.size() && text[host_size] != ':') {
+    host_size = HostSize(text);
+    if (!IsUriHost(text.substr(0, host_size))) return false;
+  }
   std::string_view port = text.substr(host_size);
   if (port.empty()) return !with_port;
   if (port.front() != ':') return false;
   port.remove_prefix(1);
   if (port.empty()) return !with_port;
-  uint64_t number;
-  return ParseDecimal(port, &number) && number <= 65535;
+  uint32_t number = 0;
+  for (const char c : port) {
+    if (!IsDigit(c)) return false;
+    number = number * 10 + static_cast<uint32_t>(c - '0');
+    if (number > 65535) return false;
+  }
+  return true;
 }
 
 }  // namespace
