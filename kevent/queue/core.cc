@@ -295,6 +295,7 @@ void Core::LeaveSets(Operation* op) {
   }
   if (op->q.bits & kBitYield) {
     yielded_.Remove(op);
+    gathered_.Remove(op);
     senders_.Remove(op);
   }
   op->q.bits &= ~(kBitStalled | kBitYield);

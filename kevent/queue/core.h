@@ -38,6 +38,7 @@ enum OpBits : uint16_t {
   kBitCut = 1u << 8,        // its link has been completed without it
   kBitCorked = 1u << 9,     // sendfile: holds the socket's last segment back
   kBitServed = 1u << 10,    // uring: a recv that got a buffer since its start
+  kBitGathered = 1u << 11,  // a send whose begin was put off, once
 };
 
 struct Taken {
@@ -158,6 +159,7 @@ class Core {
   // Sends what can be sent now. A result, or kPending: `*would_block` says that
   // the socket is full; otherwise it goes on by itself.
   int64_t SendNow(SendOp* op, Descriptor* d);
+  // As SendTurn, but kPending also where it is to begin with others.
   int64_t SendTurn(SendOp* op, PagePipe* pages);  // null: copies
   // Sends what the socket takes now. 0 when all is out, or negative errno;
   // -EAGAIN when it is full; kPending: it goes on by itself.
@@ -224,7 +226,8 @@ class Core {
   void EndCall();
   bool NeedsEnter() const;
   bool HasWaiting() const {
-    return !yielded_.empty() || !senders_.empty() || (starving_ && CanServe());
+    return !yielded_.empty() || !gathered_.empty() || !senders_.empty() ||
+           (starving_ && CanServe());
   }
   // BeforePoll would start something again.
   bool CanServe() const;
@@ -236,6 +239,10 @@ class Core {
   }
   // No send has to wait for the kernel to be looked at.
   bool MustWait(Operation* op, int64_t total);
+  bool MayGather(const SendOp& op) const {
+    return &op == submitting_ && !(op.q.bits & kBitGathered) &&
+           bunch_ >= kGatherFrom && !many_threads_ && !pollable();
+  }
   void WakeEngine();
   bool pollable() const { return pollable_ >= 0; }
 
@@ -262,6 +269,7 @@ class Core {
   std::vector<Operation*> runnable_;   // to be started by Pump
   OpFifo stalled_;                     // multishot without room in the ring
   OpFifo yielded_;                     // go on at the next Enter
+  OpFifo gathered_;                    // sends that begin at the next Enter
   OpFifo senders_;                     // sends that await their turn
   bool starving_ = false;              // a pool may have some that wait
   bool running_senders_ = false;       // RunSenders gives it to one of them
@@ -271,6 +279,7 @@ class Core {
   std::vector<uint32_t> retest_now_;  // scratch
   std::vector<Taken> taken_;          // come to retest_ when their call ends
   uint64_t calls_ = 0;                // that may wait after they took some
+  size_t bunch_ = 0;                  // entries taken by the last call
   bool wake_all_ = false;             // an interest with kWakeAll has fired
   std::vector<std::unique_ptr<Pool>> pools_;
   bool pumping_ = false;

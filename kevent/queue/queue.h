@@ -167,7 +167,8 @@ class Queue {
   // kOpSkipInline. -EAGAIN: max_operations reached. -EINVAL: a malformed
   // request or one in flight. -EBADF: fd is negative or being closed by this
   // queue. Whatever is refused is untouched. Errors found while it runs come by
-  // entry.
+  // entry. It may begin only within the next Enter; with pollable_fd or
+  // kManyThreads it does not wait for that.
 
   int Cancel(Operation* op);
   // Asks for an early end; its last entry (-ECANCELED, or its result) follows.

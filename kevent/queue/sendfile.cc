@@ -74,6 +74,12 @@ int64_t Core::SendNow(SendOp* op, Descriptor* d) {
   if (op->by_reference) {
     if (int r = MakeNonBlocking(op->fd, d); r < 0) return r;
   }
+  if (MayGather(*op)) {
+    op->q.bits |= kBitGathered;
+    WaitIn(&gathered_, kBitYield, op);
+    if (gathered_.size() == kGather) ResumeAll(&gathered_, kBitYield);
+    return kPending;
+  }
   return SendTurn(op, op->by_reference ? &pages_ : nullptr);
 }
 

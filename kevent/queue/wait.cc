@@ -63,7 +63,7 @@ size_t Core::TakeLocked(std::span<Entry> out, bool check, uint64_t call) {
 
 size_t Core::Take(std::span<Entry> out) {
   auto lock = Lock();
-  return TakeLocked(out, false, 0);
+  return bunch_ = TakeLocked(out, false, 0);
 }
 
 // Who has taken an entry is there to act upon it only when his call returns.
@@ -113,6 +113,7 @@ void Core::BeforePoll() {
   if (!stalled_.empty() && HasRoom()) ResumeAll(&stalled_, kBitStalled);
   if (starving_) RunStarved();
   ResumeAll(&yielded_, kBitYield);
+  ResumeAll(&gathered_, kBitYield);
   if (!senders_.empty()) RunSenders();
   if (signals_.pending()) signals_.Run();
   if (inodes_.pending()) inodes_.Run();
@@ -289,6 +290,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
     const int64_t now = NowNs(CLOCK_MONOTONIC);
     if (now >= deadline || (n > 0 && now >= min_deadline)) break;
   }
+  bunch_ = n;
   if (call != 0) EndTaking(call);
   EndCall();
   if (many_threads_) HandOver();
