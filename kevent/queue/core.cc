@@ -220,6 +220,8 @@ void Core::Pump() {
   // Starting one may make others runnable, at the end of the list.
   for (size_t i = 0; i < runnable_.size(); ++i) Run(runnable_[i]);
   runnable_.clear();
+  // Of gathered sends that were refused, or must wait.
+  if (pages_.expects()) pages_.Forget();
   pumping_ = false;
 }
 

@@ -239,6 +239,7 @@ class Core {
   }
   // No send has to wait for the kernel to be looked at.
   bool MustWait(Operation* op, int64_t total);
+  void BeginGathered();
   bool MayGather(const SendOp& op) const {
     return &op == submitting_ && !(op.q.bits & kBitGathered) &&
            bunch_ >= kGatherFrom && !many_threads_ && !pollable();

@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "kevent/queue/fault.h"
 #include "kevent/queue/syscalls.h"
 
@@ -62,16 +64,69 @@ void PagePipe::Close() {
     if (*fd >= 0) close(*fd);
     *fd = -1;
   }
+  Expect({});
+}
+
+// Bytes, or negative errno.
+ssize_t PagePipe::Put(std::span<iovec> pieces) {
+  for (;;) {
+    const ssize_t in =
+        SysVmsplice(write_, pieces.data(), pieces.size(), SPLICE_F_NONBLOCK);
+    if (in >= 0) return in;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+void PagePipe::Expect(std::span<const iovec> messages) {
+  expected_.assign(messages.begin(), messages.end());
+  next_ = filled_ = 0;
+}
+
+// Puts in as much as there is room for of what is expected.
+void PagePipe::Fill() {
+  ssize_t in = Put(std::span(expected_).subspan(next_));
+  for (; in > 0; ++filled_) {
+    last_bytes_ = std::min(expected_[filled_].iov_len, static_cast<size_t>(in));
+    in -= static_cast<ssize_t>(last_bytes_);
+  }
+}
+
+// How much of a Send's first piece is in the pipe and comes next: of one that is
+// expected now. Otherwise the pipe is empty afterwards.
+ssize_t PagePipe::TakeExpected(const iovec& piece) {
+  if (!expects()) return 0;
+  const iovec& next = expected_[next_];
+  if (next.iov_base == piece.iov_base && next.iov_len == piece.iov_len) {
+    if (next_ == filled_) Fill();
+    if (next_ < filled_) {
+      ++next_;
+      return static_cast<ssize_t>(next_ == filled_ ? last_bytes_
+                                                   : next.iov_len);
+    }
+  }
+  Forget();
+  return 0;
+}
+
+void PagePipe::Forget() {
+  int64_t bytes = 0;
+  for (size_t n = next_; n < filled_; ++n) {
+    bytes += static_cast<int64_t>(n + 1 == filled_ ? last_bytes_
+                                                   : expected_[n].iov_len);
+  }
+  Expect({});
+  if (bytes > 0 && !Empty(bytes)) Close();
 }
 
 int PagePipe::Send(int fd, std::span<iovec> pieces, bool more, int64_t* sent) {
   *sent = 0;
   if (!Open()) return -ENOSYS;
   while (!pieces.empty()) {
-    ssize_t in;
-    do {
-      in = SysVmsplice(write_, pieces.data(), pieces.size(), SPLICE_F_NONBLOCK);
-    } while (in < 0 && errno == EINTR);
+    ssize_t in = *sent == 0 && pieces.size() == 1 ? TakeExpected(pieces[0]) : 0;
+    if (in == 0) {
+      if (next_ < filled_) Forget();
+      in = Put(pieces);
+    }
     // A copy tells what is wrong with the memory, or it works.
     if (in < 0) return -ENOSYS;
     Advance(&pieces, in);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace kevent::internal {
 
@@ -27,7 +28,18 @@ class PagePipe {
   // then; -ENOSYS when it does not work here or now, send(2) may; other
   // negative errno. `*sent` says how many bytes went out. `more` as MSG_MORE.
 
+  void Expect(std::span<const iovec> messages);
+  // What the next Sends ask for, of one piece each and in this order: a call
+  // puts in as many as there is room for. `messages` must stay as they are until
+  // Forget.
+  bool expects() const { return next_ < expected_.size(); }
+  void Forget();
+  // What no Send has asked for is dropped.
+
  private:
+  ssize_t Put(std::span<iovec> pieces);
+  void Fill();
+  ssize_t TakeExpected(const iovec& piece);
   bool Empty(int64_t bytes);
   void Close();
 
@@ -35,10 +47,15 @@ class PagePipe {
   int write_ = -1;
   int null_ = -1;
   bool forbidden_ = false;
+  std::vector<iovec> expected_;
+  size_t next_ = 0;         // of expected_; those before it were asked for
+  size_t filled_ = 0;       // those before it were put in
+  size_t last_bytes_ = 0;   // of the last of these, which may not fit in whole
 };
 // Memory goes to a socket without being copied: its pages into a pipe by
 // vmsplice(2), and out of it by splice(2). What the socket does not take is
-// dropped, so between calls the pipe is empty. Not thread-safe.
+// dropped, so between calls the pipe holds nothing but what is expected. Not
+// thread-safe.
 
 }  // namespace kevent::internal
 

@@ -77,10 +77,27 @@ int64_t Core::SendNow(SendOp* op, Descriptor* d) {
   if (MayGather(*op)) {
     op->q.bits |= kBitGathered;
     WaitIn(&gathered_, kBitYield, op);
-    if (gathered_.size() == kGather) ResumeAll(&gathered_, kBitYield);
+    if (gathered_.size() == kGather) BeginGathered();
     return kPending;
   }
   return SendTurn(op, op->by_reference ? &pages_ : nullptr);
+}
+
+void Core::BeginGathered() {
+  iovec messages[kGather];
+  size_t n = 0;
+  while (!gathered_.empty()) {
+    Operation* op = gathered_.PopFront();
+    op->q.bits &= ~kBitYield;
+    Resume(op);
+    const auto* send = static_cast<const SendOp*>(op);
+    if (!send->by_reference || send->pieces.size() != 1) continue;
+    const size_t size = send->pieces[0].iov_len;
+    if (size >= kLeastByReference && size <= kShort) {
+      messages[n++] = send->pieces[0];
+    }
+  }
+  if (n > 1) pages_.Expect({messages, n});
 }
 
 int64_t Core::SendTurn(SendOp* op, PagePipe* pages) {

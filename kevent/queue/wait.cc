@@ -113,7 +113,7 @@ void Core::BeforePoll() {
   if (!stalled_.empty() && HasRoom()) ResumeAll(&stalled_, kBitStalled);
   if (starving_) RunStarved();
   ResumeAll(&yielded_, kBitYield);
-  ResumeAll(&gathered_, kBitYield);
+  if (!gathered_.empty()) BeginGathered();
   if (!senders_.empty()) RunSenders();
   if (signals_.pending()) signals_.Run();
   if (inodes_.pending()) inodes_.Run();

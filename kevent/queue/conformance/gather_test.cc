@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -172,6 +173,78 @@ TEST_P(GatherTest, ThenPolled) {
     EXPECT_EQ(5, ResultOf(send));
   }
   EXPECT_EQ("reply", PeerRead(pair.peer, 5));
+}
+
+TEST_P(GatherTest, OneThatIsFullAndOneWhosePeerIsGone) {
+  const std::string& bytes = *Bytes(Pattern(20 << 10));
+  std::vector<Pair> pairs;
+  for (int i = 0; i < 12; ++i) pairs.push_back(TcpPair());
+  Fill(pairs[3].ours);
+  ResetPeer(pairs[5].peer);
+  CloseOwned(pairs[5].peer);
+  TakeTogether(4);
+  std::vector<SendOp*> sends;
+  for (const Pair& pair : pairs) {
+    sends.push_back(NewReply(pair.ours, bytes));
+    sends.back()->flags = 0;
+    MustSubmit(sends.back());
+  }
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    if (i == 3 || i == 5) continue;
+    EXPECT_TRUE(bytes == PeerRead(pairs[i].peer, bytes.size())) << i;
+  }
+  EXPECT_TRUE(sends[3]->in_flight());
+  const int64_t size = static_cast<int64_t>(bytes.size());
+  for (const Entry& e : WaitFor(pairs.size() - 1)) {
+    if (e.operation == sends[5]) {
+      EXPECT_LT(e.result, 0);
+    } else {
+      EXPECT_EQ(size, e.result);
+    }
+  }
+  std::string text;
+  while (sends[3]->in_flight()) {
+    const std::string more = PeerRead(pairs[3].peer, 1);
+    ASSERT_EQ(1u, more.size());
+    text += more;
+    char part[64 << 10];
+    const ssize_t n = ::recv(pairs[3].peer, part, sizeof part, MSG_DONTWAIT);
+    if (n > 0) text.append(part, static_cast<size_t>(n));
+    Look();
+  }
+  EXPECT_EQ(size, ResultOf(sends[3]));
+  ASSERT_EQ(0, CloseByQueue(pairs[3].ours));
+  text += PeerReadToEnd(pairs[3].peer);
+  EXPECT_TRUE(text.ends_with(bytes));
+}
+
+// Streams arrive as they were sent, whatever is begun together.
+TEST_P(GatherTest, AnyMixture) {
+  std::mt19937 random(Seed());
+  constexpr size_t kSizes[] = {1,        4000,      6 << 10,  16 << 10,
+                               20 << 10, 100 << 10, 131'072, 300 << 10};
+  std::vector<const std::string*> texts;
+  for (size_t size : kSizes) texts.push_back(Bytes(Pattern(size)));
+  std::vector<Pair> pairs;
+  for (int i = 0; i < 8; ++i) pairs.push_back(TcpPair(i < 2 ? 16 << 10 : 0));
+  for (int turn = 0; turn < 40; ++turn) {
+    TakeTogether(4 + static_cast<int>(random() % 4));
+    std::vector<std::string> streams(pairs.size());
+    size_t submitted = 0;
+    for (uint32_t n = 1 + random() % 20; n > 0; --n) {
+      const size_t to = random() % pairs.size();
+      const std::string& text = *texts[random() % texts.size()];
+      SendOp* send = NewReply(pairs[to].ours, text);
+      send->by_reference = random() % 4 != 0;
+      submitted += Submit(send) == 0;
+      streams[to] += text;
+    }
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      ASSERT_TRUE(streams[i] == PeerRead(pairs[i].peer, streams[i].size()))
+          << "turn " << turn << ", socket " << i;
+    }
+    for (const Entry& e : WaitFor(submitted)) EXPECT_GT(e.result, 0);
+  }
 }
 
 }  // namespace
