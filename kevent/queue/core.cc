@@ -220,7 +220,7 @@ void Core::Pump() {
   // Starting one may make others runnable, at the end of the list.
   for (size_t i = 0; i < runnable_.size(); ++i) Run(runnable_[i]);
   runnable_.clear();
-  // Of gathered sends that were refused, or must wait.
+  // Of sends that have ended without it, or had to go another way.
   if (pages_.expects()) pages_.Forget();
   pumping_ = false;
 }
@@ -297,7 +297,7 @@ void Core::LeaveSets(Operation* op) {
   }
   if (op->q.bits & kBitYield) {
     yielded_.Remove(op);
-    gathered_.Remove(op);
+    bunch_.Remove(op);
     senders_.Remove(op);
   }
   op->q.bits &= ~(kBitStalled | kBitYield);
@@ -395,7 +395,7 @@ bool Core::Deliver(Operation* op, int64_t result, uint16_t buffer,
 
 void Core::WaitIn(OpFifo* set, OpBits bit, Operation* op) {
   if (op->q.bits & bit) return;
-  LeaveSets(op);
+  if (op->q.bits & (kBitStalled | kBitYield)) LeaveSets(op);
   op->q.bits |= bit;
   set->Add(op);
 }

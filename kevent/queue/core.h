@@ -38,7 +38,7 @@ enum OpBits : uint16_t {
   kBitCut = 1u << 8,        // its link has been completed without it
   kBitCorked = 1u << 9,     // sendfile: holds the socket's last segment back
   kBitServed = 1u << 10,    // uring: a recv that got a buffer since its start
-  kBitGathered = 1u << 11,  // a send whose begin was put off, once
+  kBitBunched = 1u << 11,   // a send whose begin was put off, once
 };
 
 struct Taken {
@@ -226,7 +226,7 @@ class Core {
   void EndCall();
   bool NeedsEnter() const;
   bool HasWaiting() const {
-    return !yielded_.empty() || !gathered_.empty() || !senders_.empty() ||
+    return !yielded_.empty() || !bunch_.empty() || !senders_.empty() ||
            (starving_ && CanServe());
   }
   // BeforePoll would start something again.
@@ -239,10 +239,12 @@ class Core {
   }
   // No send has to wait for the kernel to be looked at.
   bool MustWait(Operation* op, int64_t total);
-  void BeginGathered();
-  bool MayGather(const SendOp& op) const {
-    return &op == submitting_ && !(op.q.bits & kBitGathered) &&
-           bunch_ >= kGatherFrom && !many_threads_ && !pollable();
+  void BeginBunch();
+  // Whether it is to begin with others. What goes on, or follows another one on
+  // its socket, does not: nobody would begin it before the kernel is asked.
+  bool MayBunch(const SendOp& op) const {
+    return &op == submitting_ && !(op.q.bits & kBitBunched) &&
+           taken_now_ >= kBunchFrom && !many_threads_ && !pollable();
   }
   void WakeEngine();
   bool pollable() const { return pollable_ >= 0; }
@@ -270,7 +272,7 @@ class Core {
   std::vector<Operation*> runnable_;   // to be started by Pump
   OpFifo stalled_;                     // multishot without room in the ring
   OpFifo yielded_;                     // go on at the next Enter
-  OpFifo gathered_;                    // sends that begin at the next Enter
+  OpFifo bunch_;                       // sends that begin at the next Enter
   OpFifo senders_;                     // sends that await their turn
   bool starving_ = false;              // a pool may have some that wait
   bool running_senders_ = false;       // RunSenders gives it to one of them
@@ -280,8 +282,8 @@ class Core {
   std::vector<uint32_t> retest_now_;  // scratch
   std::vector<Taken> taken_;          // come to retest_ when their call ends
   uint64_t calls_ = 0;                // that may wait after they took some
-  size_t bunch_ = 0;                  // entries taken by the last call
-  bool wake_all_ = false;             // an interest with kWakeAll has fired
+  size_t taken_now_ = 0;   // entries since Enter, without those of the bunch
+  bool wake_all_ = false;  // an interest with kWakeAll has fired
   std::vector<std::unique_ptr<Pool>> pools_;
   bool pumping_ = false;
   Operation* submitting_ = nullptr;

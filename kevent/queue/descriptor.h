@@ -72,6 +72,15 @@ class OpFifo {
     return op;
   }
   // Not of an empty one.
+  template <typename F>
+  void TakeAll(F f) {
+    for (size_t i = begin_; i < operations_.size(); ++i) {
+      if (operations_[i]) f(operations_[i]);
+    }
+    operations_.clear();
+    size_ = begin_ = 0;
+  }
+  // `f` must not add or remove any.
 
  private:
   void Compact() {
@@ -119,9 +128,10 @@ static_assert(sizeof(Descriptor) <= 40);
 class DescriptorTable {
  public:
   Descriptor* Get(int fd) {
-    const uint32_t number = static_cast<uint32_t>(fd);
+    const size_t number = static_cast<size_t>(fd);
     const size_t chunk = number / kChunk;
-    if (chunk >= chunks_.size() || !chunks_[chunk]) [[unlikely]] Add(chunk);
+    if (chunk >= chunks_.size() || !chunks_[chunk]) [[unlikely]]
+      Add(chunk);
     return &chunks_[chunk][number % kChunk];
   }
   // `fd` is not negative. Stable for the table's life.
@@ -137,7 +147,7 @@ class DescriptorTable {
   }
 
  private:
-  static constexpr uint32_t kChunk = 256;
+  static constexpr size_t kChunk = 256;
 
   // Apart, for Get is called a dozen times for a request.
   [[gnu::noinline]] void Add(size_t chunk) {

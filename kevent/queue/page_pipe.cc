@@ -64,7 +64,7 @@ void PagePipe::Close() {
     if (*fd >= 0) close(*fd);
     *fd = -1;
   }
-  Expect({});
+  ExpectNothing();
 }
 
 // Bytes, or negative errno.
@@ -78,8 +78,8 @@ ssize_t PagePipe::Put(std::span<iovec> pieces) {
 }
 
 void PagePipe::Expect(std::span<const iovec> messages) {
+  Forget();
   expected_.assign(messages.begin(), messages.end());
-  next_ = filled_ = 0;
 }
 
 // Puts in as much as there is room for of what is expected.
@@ -91,7 +91,7 @@ void PagePipe::Fill() {
   }
 }
 
-// How much of a Send's first piece is in the pipe and comes next: of one that is
+// How much of a Send's piece is in the pipe and comes next: of one that is
 // expected now. Otherwise the pipe is empty afterwards.
 ssize_t PagePipe::TakeExpected(const iovec& piece) {
   if (!expects()) return 0;
@@ -114,7 +114,7 @@ void PagePipe::Forget() {
     bytes += static_cast<int64_t>(n + 1 == filled_ ? last_bytes_
                                                    : expected_[n].iov_len);
   }
-  Expect({});
+  ExpectNothing();
   if (bytes > 0 && !Empty(bytes)) Close();
 }
 

@@ -30,8 +30,7 @@ class PagePipe {
 
   void Expect(std::span<const iovec> messages);
   // What the next Sends ask for, of one piece each and in this order: a call
-  // puts in as many as there is room for. `messages` must stay as they are until
-  // Forget.
+  // puts in as many as there is room for. The memory must stay until Forget.
   bool expects() const { return next_ < expected_.size(); }
   void Forget();
   // What no Send has asked for is dropped.
@@ -39,6 +38,10 @@ class PagePipe {
  private:
   ssize_t Put(std::span<iovec> pieces);
   void Fill();
+  void ExpectNothing() {
+    expected_.clear();
+    next_ = filled_ = 0;
+  }
   ssize_t TakeExpected(const iovec& piece);
   bool Empty(int64_t bytes);
   void Close();
@@ -48,9 +51,9 @@ class PagePipe {
   int null_ = -1;
   bool forbidden_ = false;
   std::vector<iovec> expected_;
-  size_t next_ = 0;         // of expected_; those before it were asked for
-  size_t filled_ = 0;       // those before it were put in
-  size_t last_bytes_ = 0;   // of the last of these, which may not fit in whole
+  size_t next_ = 0;        // of expected_; those before it were asked for
+  size_t filled_ = 0;      // those before it were put in
+  size_t last_bytes_ = 0;  // of the last of these, as much as there was room
 };
 // Memory goes to a socket without being copied: its pages into a pipe by
 // vmsplice(2), and out of it by splice(2). What the socket does not take is

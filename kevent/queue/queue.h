@@ -167,8 +167,10 @@ class Queue {
   // kOpSkipInline. -EAGAIN: max_operations reached. -EINVAL: a malformed
   // request or one in flight. -EBADF: fd is negative or being closed by this
   // queue. Whatever is refused is untouched. Errors found while it runs come by
-  // entry. It may begin only within the next Enter; with pollable_fd or
-  // kManyThreads it does not wait for that.
+  // entry. It may not begin before the next Enter (io_uring; sends for several
+  // entries), unless pollable_fd was called or many threads share the queue: a
+  // plain system call on the descriptor may be quicker, and what has not begun
+  // ends with the queue.
 
   int Cancel(Operation* op);
   // Asks for an early end; its last entry (-ECANCELED, or its result) follows.

@@ -74,29 +74,33 @@ int64_t Core::SendNow(SendOp* op, Descriptor* d) {
   if (op->by_reference) {
     if (int r = MakeNonBlocking(op->fd, d); r < 0) return r;
   }
-  if (MayGather(*op)) {
-    op->q.bits |= kBitGathered;
-    WaitIn(&gathered_, kBitYield, op);
-    if (gathered_.size() == kGather) BeginGathered();
+  if (MayBunch(*op)) {
+    op->q.bits |= kBitBunched;
+    WaitIn(&bunch_, kBitYield, op);
+    if (bunch_.size() == kBunch) BeginBunch();
     return kPending;
   }
   return SendTurn(op, op->by_reference ? &pages_ : nullptr);
 }
 
-void Core::BeginGathered() {
-  iovec messages[kGather];
-  size_t n = 0;
-  while (!gathered_.empty()) {
-    Operation* op = gathered_.PopFront();
+void Core::BeginBunch() {
+  iovec messages[kBunch];
+  Operation* others[kBunch];
+  size_t n = 0, m = 0;
+  bunch_.TakeAll([&](Operation* op) {
     op->q.bits &= ~kBitYield;
-    Resume(op);
     const auto* send = static_cast<const SendOp*>(op);
-    if (!send->by_reference || send->pieces.size() != 1) continue;
-    const size_t size = send->pieces[0].iov_len;
-    if (size >= kLeastByReference && size <= kShort) {
+    const int64_t size = TotalLength(*send);
+    if (send->by_reference && send->pieces.size() == 1 &&
+        size >= kLeastByReference && size <= kShort) {
       messages[n++] = send->pieces[0];
+      Resume(op);
+    } else {
+      others[m++] = op;
     }
-  }
+  });
+  // Behind them: one among them would leave the pipe empty for the next.
+  for (Operation* op : std::span(others, m)) Resume(op);
   if (n > 1) pages_.Expect({messages, n});
 }
 

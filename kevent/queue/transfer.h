@@ -41,12 +41,12 @@ inline constexpr int64_t kPass = 4 << 20;
 // first, and goes on with those that waited, the longest first. What comes
 // meanwhile waits for one turn, not for one of each connection.
 
-inline constexpr size_t kGather = 64;
-inline constexpr size_t kGatherFrom = 4;
-// Sends that are submitted for the entries of one Enter, where these are at
-// least kGatherFrom, begin together, so many at a time: the program's code and
-// the kernel's each run many times in a row, and do not drive one another from
-// the caches.
+inline constexpr size_t kBunch = 64;
+inline constexpr size_t kBunchFrom = 4;
+// A bunch: sends that are submitted for the entries of one Enter, where these
+// are at least kBunchFrom, begin together, so many at a time. The program's
+// code and the kernel's each run many times in a row, and do not drive one
+// another from the caches.
 
 inline constexpr int64_t kShort = 128 << 10;
 // A send with no more left than that does not wait for it.

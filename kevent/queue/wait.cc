@@ -46,12 +46,15 @@ size_t Core::TakeLocked(std::span<Entry> out, bool check, uint64_t call) {
     Entry& e = out[n];
     e = ring_.Pop();
     if (e.operation) {
+      // What began in a bunch ends in one, and alone makes no further.
+      if (!(e.operation->q.bits & kBitBunched)) ++taken_now_;
       if (!(e.flags & kEntryMore)) {
         e.operation->q.state = State::kIdle;
         --operations_;
       }
       ++n;
     } else if (FillFromSlot(&e, check, call)) {
+      ++taken_now_;
       ++n;
     }
   }
@@ -63,7 +66,7 @@ size_t Core::TakeLocked(std::span<Entry> out, bool check, uint64_t call) {
 
 size_t Core::Take(std::span<Entry> out) {
   auto lock = Lock();
-  return bunch_ = TakeLocked(out, false, 0);
+  return TakeLocked(out, false, 0);
 }
 
 // Who has taken an entry is there to act upon it only when his call returns.
@@ -113,7 +116,7 @@ void Core::BeforePoll() {
   if (!stalled_.empty() && HasRoom()) ResumeAll(&stalled_, kBitStalled);
   if (starving_) RunStarved();
   ResumeAll(&yielded_, kBitYield);
-  if (!gathered_.empty()) BeginGathered();
+  if (!bunch_.empty()) BeginBunch();
   if (!senders_.empty()) RunSenders();
   if (signals_.pending()) signals_.Run();
   if (inodes_.pending()) inodes_.Run();
@@ -245,6 +248,7 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
       wait.min_wait_ns < 0 ? INT64_MAX : After(wait.min_wait_ns);
   auto lock = Lock();
   ++stats_.enters;
+  taken_now_ = 0;
 
   size_t n = 0;
   bool looked = false;
@@ -290,7 +294,6 @@ int Core::Enter(std::span<Entry> out, const Wait& wait) {
     const int64_t now = NowNs(CLOCK_MONOTONIC);
     if (now >= deadline || (n > 0 && now >= min_deadline)) break;
   }
-  bunch_ = n;
   if (call != 0) EndTaking(call);
   EndCall();
   if (many_threads_) HandOver();

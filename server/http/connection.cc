@@ -26,6 +26,12 @@ constexpr size_t kMaxEarly = 16 << 10;
 
 constexpr int64_t kMillisecond = 1'000'000;
 
+int64_t NowNs() {
+  timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return ts.tv_sec * 1000 * kMillisecond + ts.tv_nsec;
+}
+
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 }  // namespace
@@ -374,24 +380,24 @@ void Connection::Send(int64_t expected, Operation* op) {
   op->flags = kOpSkipInline;
   SetDeadline(server_->options_.send_timeout_ns);
   int r = server_->loop_->Submit(op, OnSent);
-  if (r == Queue::kDone) {
-    Sent(expected);
-  } else if (r < 0) {
-    Sent(r);
-  } else {
+  if (r == 0) {
     ++pending_;
+  } else {
+    // The loop's time is that of the beginning of the turn, of which the
+    // handler may have taken most.
+    Sent(r == Queue::kDone ? expected : r, NowNs());
   }
 }
 
-void Connection::OnSent(loop::Loop*, Operation* op, const Entry& entry) {
+void Connection::OnSent(loop::Loop* loop, Operation* op, const Entry& entry) {
   Work* w = op->opcode == Opcode::kSend ? static_cast<WorkSend*>(op)->work
                                         : static_cast<WorkSendfile*>(op)->work;
   Connection* c = w->exchange.connection_;
   --c->pending_;
-  c->Sent(entry.result);
+  c->Sent(entry.result, loop->now_ns());
 }
 
-void Connection::Sent(int64_t bytes) {
+void Connection::Sent(int64_t bytes, int64_t now_ns) {
   Work* w = work_;
   stats::HttpCounters& counters = server_->counters_;
   counters.requests.Add(1);
@@ -404,7 +410,7 @@ void Connection::Sent(int64_t bytes) {
                         fd(),
                         w->status,
                         static_cast<uint64_t>(std::max<int64_t>(bytes, 0)),
-                        server_->loop_->now_ns() - w->started_ns};
+                        now_ns - w->started_ns};
     server_->log_(record);
   }
   w->release();

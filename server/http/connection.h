@@ -148,7 +148,7 @@ class Connection : private RecvOp, public Link<Connection>, public WaitNode {
   void StartHandling();
   bool TakeResponse(Release* release);
   void Send(int64_t expected, Operation* op);
-  void Sent(int64_t bytes);
+  void Sent(int64_t bytes, int64_t now_ns);
   void EndResponse();
   void EndRequest();
   void Recv();

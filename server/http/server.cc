@@ -171,14 +171,6 @@ HttpServer::HttpServer(loop::Loop* loop, Handler* handler,
       wait_timer_(this) {}
 
 void HttpServer::Finished::operator()(LogRecord record) {
-  // The loop's time is that of the beginning of the turn, when it was told what
-  // has been sent. What is sent within the turn would have taken none.
-  if (record.duration_ns == 0) {
-    timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    record.duration_ns =
-        ts.tv_sec * kSecond + ts.tv_nsec - server->loop_->now_ns();
-  }
   server->counters_.latency.Record(record.duration_ns);
   if (log) log(record);
 }

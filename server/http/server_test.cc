@@ -760,6 +760,30 @@ TEST_P(ServerTest, LogsEachResponse) {
   EXPECT_EQ(seen[2].status, 505);
 }
 
+// Of the turn in which it answers, too.
+TEST_P(ServerTest, LogsTheTimeThatAHandlerTakes) {
+  Start();
+  constexpr auto kWork = std::chrono::milliseconds(20);
+  std::atomic<int64_t> duration_ns = -1;
+  server_->Call([&] {
+    server_->server()->SetLog(
+        [&](const LogRecord& r) { duration_ns = r.duration_ns; });
+  });
+  TestClient client(port());
+  ASSERT_TRUE(client.Send(TestClient::Request("GET", "/hold")));
+  ASSERT_TRUE(server_->Await([&] { return !shared_.held.empty(); }));
+  server_->Call([&] {
+    const auto end = std::chrono::steady_clock::now() + kWork;
+    while (std::chrono::steady_clock::now() < end) {
+    }
+    shared_.held.front()->Reply(200, "text/plain", "done");
+    shared_.held.clear();
+  });
+  ASSERT_TRUE(server_->Await([&] { return duration_ns >= 0; }));
+  EXPECT_GE(duration_ns, std::chrono::nanoseconds(kWork).count());
+  server_->Call([&] { server_->server()->SetLog(nullptr); });
+}
+
 INSTANTIATE_FOR_ENGINES(ServerTest);
 
 }  // namespace

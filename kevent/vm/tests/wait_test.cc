@@ -617,7 +617,8 @@ TEST_F(InterruptTest, ALookIsNotInterrupted) {
   int interrupted = 0;
   // All of it may be over before a CPU has begun with the other thread.
   const int64_t start = NowNs();
-  for (int i = 0; i < 2'000 || (handled < 50 && Elapsed(start) < PatienceNs()); ++i) {
+  for (int i = 0; i < 2'000 || (handled < 50 && Elapsed(start) < PatienceNs());
+       ++i) {
     kevent_enter enter = MakeEnter();
     enter.min = i % 2;
     enter.timeout_ns = i % 2 ? 0 : -1;

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sends for the entries of one call, which some engines begin together.
+// Sends for the entries of one call, which some engines begin together, in a
+// bunch.
+#include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include <array>
+#include <iterator>
+#include <list>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kevent/queue/conformance/conformance.h"
@@ -14,9 +20,9 @@
 namespace kevent::conformance {
 namespace {
 
-constexpr int kMany = 150;  // more than are gathered
+constexpr int kMany = 150;  // more than a bunch
 
-class GatherTest : public QueueTest {
+class BunchTest : public QueueTest {
  protected:
   // A call gives so many entries.
   void TakeTogether(int n) {
@@ -29,7 +35,7 @@ class GatherTest : public QueueTest {
     ASSERT_EQ(n, queue().Enter(entries, Wait()));
   }
   // The copying ring has its own way of it.
-  bool Gathers() {
+  bool Bunches() {
     return GetParam() == "epoll" ||
            (GetParam() == "uring" && queue().sends_by_reference());
   }
@@ -44,10 +50,10 @@ class GatherTest : public QueueTest {
     return ::recv(peer, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
   }
 };
-KEVENT_CONFORMANCE(GatherTest);
+KEVENT_CONFORMANCE(BunchTest);
 
-TEST_P(GatherTest, OneIsSentAtOnce) {
-  if (!Gathers()) GTEST_SKIP() << "this engine does not gather";
+TEST_P(BunchTest, OneIsSentAtOnce) {
+  if (!Bunches()) GTEST_SKIP() << "this engine makes no bunches";
   Pair pair = TcpPair();
   for (int entries : {1, 4, 1}) {
     TakeTogether(entries);
@@ -63,7 +69,7 @@ TEST_P(GatherTest, OneIsSentAtOnce) {
   }
 }
 
-TEST_P(GatherTest, SoManyThatSomeBeginAtOnce) {
+TEST_P(BunchTest, SoManyThatSomeBeginAtOnce) {
   std::vector<Pair> pairs;
   std::vector<SendOp*> sends;
   for (int i = 0; i < kMany; ++i) {
@@ -77,7 +83,7 @@ TEST_P(GatherTest, SoManyThatSomeBeginAtOnce) {
     EXPECT_TRUE(r == 0 || r == Queue::kDone) << r;
     waiting += r == 0;
   }
-  if (Gathers()) {
+  if (Bunches()) {
     EXPECT_TRUE(HasSomething(pairs.front().peer));
     EXPECT_FALSE(HasSomething(pairs.back().peer));
   }
@@ -89,7 +95,7 @@ TEST_P(GatherTest, SoManyThatSomeBeginAtOnce) {
   }
 }
 
-TEST_P(GatherTest, OrderAndLinksHold) {
+TEST_P(BunchTest, OrderAndLinksHold) {
   Pair pair = TcpPair();
   const std::string& large = *Bytes(Pattern(300 << 10));
   TakeTogether(8);
@@ -105,18 +111,18 @@ TEST_P(GatherTest, OrderAndLinksHold) {
   for (const Entry& e : WaitFor(5)) EXPECT_GE(e.result, 0);
 }
 
-TEST_P(GatherTest, CancelledBeforeItBegins) {
+TEST_P(BunchTest, CancelledBeforeItBegins) {
   Pair pair = TcpPair();
   TakeTogether(4);
   SendOp* first = NewReply(pair.ours, "first");
   SendOp* second = NewReply(pair.ours, "second");
-  const bool gathered = Submit(first) == 0 && Submit(second) == 0;
-  EXPECT_TRUE(gathered || !Gathers());
-  if (!gathered) return;
+  const bool bunched = Submit(first) == 0 && Submit(second) == 0;
+  EXPECT_TRUE(bunched || !Bunches());
+  if (!bunched) return;
   ASSERT_EQ(0, queue().Cancel(first));
   const int64_t result = ResultOf(first);
   EXPECT_TRUE(result == -ECANCELED || result == 5) << result;
-  if (Gathers()) {
+  if (Bunches()) {
     EXPECT_EQ(-ECANCELED, result);
   }
   EXPECT_EQ(6, ResultOf(second));
@@ -124,35 +130,38 @@ TEST_P(GatherTest, CancelledBeforeItBegins) {
             PeerRead(pair.peer, result == 5 ? 11 : 6));
 }
 
-TEST_P(GatherTest, ClosedBeforeItBegins) {
+TEST_P(BunchTest, ClosedBeforeItBegins) {
   Pair pair = TcpPair();
   TakeTogether(4);
   SendOp* send = NewReply(pair.ours, "reply");
   const int r = Submit(send);
-  EXPECT_TRUE(r == 0 || !Gathers());
+  EXPECT_TRUE(r == 0 || !Bunches());
   EXPECT_EQ(0, CloseByQueue(pair.ours));
   const int64_t result = r == 0 ? ResultOf(send) : 5;
   EXPECT_TRUE(result == -ECANCELED || result == 5) << result;
   EXPECT_EQ(result == 5 ? "reply" : "", PeerReadToEnd(pair.peer));
 }
 
-TEST_P(GatherTest, ForgottenWithTheQueue) {
+TEST_P(BunchTest, ForgottenWithTheQueue) {
   Pair pair = TcpPair();
   TakeTogether(4);
   SendOp* send = NewReply(pair.ours, "reply");
   const int r = Submit(send);
-  EXPECT_TRUE(r == 0 || !Gathers());
+  EXPECT_TRUE(r == 0 || !Bunches());
   Destroy();
   EXPECT_FALSE(send->in_flight());
 }
 
 // Whoever polls it calls when there is something to take, not before.
-TEST_P(GatherTest, NotOfAPollableQueue) {
+TEST_P(BunchTest, NotOfAPollableQueue) {
   Pair pair = TcpPair();
   ASSERT_GE(queue().pollable_fd(), 0);
   TakeTogether(4);
   SendOp* send = NewReply(pair.ours, "reply");
   const int r = Submit(send);
+  if (GetParam() == "epoll") {
+    EXPECT_EQ(Queue::kDone, r);
+  }
   pollfd peer = {pair.peer, POLLIN, 0};
   EXPECT_EQ(1, poll(&peer, 1, static_cast<int>(PatienceNs() / kMs)));
   if (r == 0) {
@@ -161,11 +170,12 @@ TEST_P(GatherTest, NotOfAPollableQueue) {
   EXPECT_EQ("reply", PeerRead(pair.peer, 5));
 }
 
-TEST_P(GatherTest, ThenPolled) {
+TEST_P(BunchTest, ThenPolled) {
   Pair pair = TcpPair();
   TakeTogether(4);
   SendOp* send = NewReply(pair.ours, "reply");
   const int r = Submit(send);
+  EXPECT_TRUE(r == 0 || !Bunches());
   pollfd outside = {queue().pollable_fd(), POLLIN, 0};
   ASSERT_GE(outside.fd, 0);
   if (r == 0) {
@@ -175,31 +185,58 @@ TEST_P(GatherTest, ThenPolled) {
   EXPECT_EQ("reply", PeerRead(pair.peer, 5));
 }
 
-TEST_P(GatherTest, OneThatIsFullAndOneWhosePeerIsGone) {
-  const std::string& bytes = *Bytes(Pattern(20 << 10));
+TEST_P(BunchTest, CompletionsMakeNoFurther) {
+  if (!Bunches()) GTEST_SKIP() << "this engine makes no bunches";
+  Pair pair = TcpPair();
+  TakeTogether(4);
+  for (int i = 0; i < 4; ++i) MustSubmit(NewReply(pair.ours, "reply"));
+  WaitFor(4);
+  EXPECT_EQ(Queue::kDone, Submit(NewReply(pair.ours, "reply")));
+  EXPECT_EQ(25u, PeerRead(pair.peer, 25).size());
+}
+
+TEST_P(BunchTest, AnInterruptedCallHasNoEntries) {
+  if (!Bunches()) GTEST_SKIP() << "this engine makes no bunches";
+  Pair pair = TcpPair();
+  TakeTogether(4);
+  Wait wait;
+  wait.clock = -1;
+  Entry entry;
+  EXPECT_EQ(-EINVAL, queue().Enter({&entry, 1}, wait));
+  EXPECT_EQ(0, Submit(NewReply(pair.ours, "a"))) << "refused: as it was";
+  One();
+  EXPECT_EQ(Queue::kDone, Submit(NewReply(pair.ours, "b")));
+  EXPECT_EQ("ab", PeerRead(pair.peer, 2));
+}
+
+TEST_P(BunchTest, OneThatIsFullAndOneWhosePeerIsGone) {
+  constexpr int64_t kSize = 20 << 10;
   std::vector<Pair> pairs;
-  for (int i = 0; i < 12; ++i) pairs.push_back(TcpPair());
+  std::vector<const std::string*> texts;
+  for (uint32_t i = 0; i < 12; ++i) {
+    pairs.push_back(TcpPair());
+    texts.push_back(Bytes(Pattern(kSize, i)));
+  }
   Fill(pairs[3].ours);
   ResetPeer(pairs[5].peer);
   CloseOwned(pairs[5].peer);
   TakeTogether(4);
   std::vector<SendOp*> sends;
-  for (const Pair& pair : pairs) {
-    sends.push_back(NewReply(pair.ours, bytes));
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    sends.push_back(NewReply(pairs[i].ours, *texts[i]));
     sends.back()->flags = 0;
     MustSubmit(sends.back());
   }
   for (size_t i = 0; i < pairs.size(); ++i) {
     if (i == 3 || i == 5) continue;
-    EXPECT_TRUE(bytes == PeerRead(pairs[i].peer, bytes.size())) << i;
+    EXPECT_TRUE(*texts[i] == PeerRead(pairs[i].peer, kSize)) << i;
   }
   EXPECT_TRUE(sends[3]->in_flight());
-  const int64_t size = static_cast<int64_t>(bytes.size());
   for (const Entry& e : WaitFor(pairs.size() - 1)) {
     if (e.operation == sends[5]) {
       EXPECT_LT(e.result, 0);
     } else {
-      EXPECT_EQ(size, e.result);
+      EXPECT_EQ(kSize, e.result);
     }
   }
   std::string text;
@@ -212,30 +249,81 @@ TEST_P(GatherTest, OneThatIsFullAndOneWhosePeerIsGone) {
     if (n > 0) text.append(part, static_cast<size_t>(n));
     Look();
   }
-  EXPECT_EQ(size, ResultOf(sends[3]));
+  EXPECT_EQ(kSize, ResultOf(sends[3]));
   ASSERT_EQ(0, CloseByQueue(pairs[3].ours));
   text += PeerReadToEnd(pairs[3].peer);
-  EXPECT_TRUE(text.ends_with(bytes));
+  EXPECT_TRUE(text.ends_with(*texts[3]));
+}
+
+TEST_P(BunchTest, MoreThanThePipeHolds) {
+  std::vector<Pair> pairs;
+  std::vector<const std::string*> texts;
+  TakeTogether(4);
+  for (uint32_t i = 0; i < 64; ++i) {
+    pairs.push_back(TcpPair(i % 7 == 0 ? 16 << 10 : 0));
+    texts.push_back(Bytes(Pattern(100 << 10, i)));
+    SendOp* send = NewReply(pairs.back().ours, *texts.back());
+    send->flags = 0;
+    MustSubmit(send);
+  }
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    EXPECT_TRUE(*texts[i] == PeerRead(pairs[i].peer, texts[i]->size())) << i;
+  }
+  for (const Entry& e : WaitFor(pairs.size())) EXPECT_EQ(100 << 10, e.result);
+}
+
+TEST_P(BunchTest, MemoryThatIsNotThere) {
+  constexpr int64_t kSize = 20 << 10;
+  std::vector<Pair> pairs;
+  std::vector<SendOp*> sends;
+  std::vector<const std::string*> texts;
+  TakeTogether(4);
+  for (uint32_t i = 0; i < 8; ++i) {
+    pairs.push_back(TcpPair());
+    texts.push_back(Bytes(Pattern(kSize, i)));
+    // The first page of memory belongs to nobody.
+    sends.push_back(NewReply(
+        pairs[i].ours,
+        i == 4 ? std::string_view(reinterpret_cast<const char*>(16), kSize)
+               : *texts[i]));
+    sends.back()->flags = 0;
+    MustSubmit(sends.back());
+  }
+  for (const Entry& e : WaitFor(sends.size())) {
+    EXPECT_EQ(e.operation == sends[4] ? -EFAULT : kSize, e.result);
+  }
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    if (i == 4) continue;
+    EXPECT_TRUE(*texts[i] == PeerRead(pairs[i].peer, kSize)) << i;
+  }
 }
 
 // Streams arrive as they were sent, whatever is begun together.
-TEST_P(GatherTest, AnyMixture) {
+TEST_P(BunchTest, AnyMixture) {
   std::mt19937 random(Seed());
-  constexpr size_t kSizes[] = {1,        4000,      6 << 10,  16 << 10,
+  constexpr size_t kSizes[] = {1,        4000,      6 << 10, 16 << 10,
                                20 << 10, 100 << 10, 131'072, 300 << 10};
-  std::vector<const std::string*> texts;
-  for (size_t size : kSizes) texts.push_back(Bytes(Pattern(size)));
+  // Each send has a text of its own, of which no other begins at its place.
+  const std::string& pattern = *Bytes(Pattern(600 << 10, random()));
   std::vector<Pair> pairs;
   for (int i = 0; i < 8; ++i) pairs.push_back(TcpPair(i < 2 ? 16 << 10 : 0));
   for (int turn = 0; turn < 40; ++turn) {
     TakeTogether(4 + static_cast<int>(random() % 4));
     std::vector<std::string> streams(pairs.size());
+    std::list<std::array<iovec, 2>> pieces;
     size_t submitted = 0;
     for (uint32_t n = 1 + random() % 20; n > 0; --n) {
       const size_t to = random() % pairs.size();
-      const std::string& text = *texts[random() % texts.size()];
+      const std::string_view text = std::string_view(pattern).substr(
+          random() % (300 << 10), kSizes[random() % std::size(kSizes)]);
       SendOp* send = NewReply(pairs[to].ours, text);
       send->by_reference = random() % 4 != 0;
+      if (random() % 4 == 0) {
+        char* begin = const_cast<char*>(text.data());
+        const size_t half = text.size() / 2;
+        send->pieces = pieces.emplace_back(std::array<iovec, 2>{
+            {{begin, half}, {begin + half, text.size() - half}}});
+      }
       submitted += Submit(send) == 0;
       streams[to] += text;
     }
