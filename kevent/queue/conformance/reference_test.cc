@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <set>
 #include <string>
@@ -253,6 +254,12 @@ int64_t ArrivedNs(int fd) {
 TEST_P(ReferenceTest, WhatIsShortGoesBeforeThoseThatHadToWait) {
   if (queue().engine() == EngineKind::kModule) {
     GTEST_SKIP() << "that sends in the kernel";
+  }
+  // The kernel rewrites its code when the first socket wants the time, and
+  // QEMU's emulation has been seen to run what was there in between: "Oops:
+  // int3" in ip_local_deliver_finish().
+  if (getenv("KEVENT_GUEST") != nullptr) {
+    GTEST_SKIP() << "an emulated processor may not survive it";
   }
   const Pair beside = TcpPair();
   Pair large;
