@@ -91,29 +91,29 @@ void PagePipe::Fill() {
   }
 }
 
-// How much of a Send's piece is in the pipe and comes next: of one that is
+// How much of what a Send asks for is in the pipe and comes next, if it is
 // expected now. Otherwise the pipe is empty afterwards.
-ssize_t PagePipe::TakeExpected(const iovec& piece) {
+ssize_t PagePipe::TakeExpected(std::span<const iovec> pieces) {
   if (!expects()) return 0;
   const iovec& next = expected_[next_];
-  if (next.iov_base == piece.iov_base && next.iov_len == piece.iov_len) {
+  if (pieces.size() == 1 && next.iov_base == pieces[0].iov_base &&
+      next.iov_len == pieces[0].iov_len) {
     if (next_ == filled_) Fill();
-    if (next_ < filled_) {
-      ++next_;
-      return static_cast<ssize_t>(next_ == filled_ ? last_bytes_
-                                                   : next.iov_len);
-    }
+    if (next_ < filled_) return InPipe(next_++);
   }
   Forget();
   return 0;
 }
 
+// Bytes of one that was put in.
+ssize_t PagePipe::InPipe(size_t n) const {
+  return static_cast<ssize_t>(n + 1 == filled_ ? last_bytes_
+                                               : expected_[n].iov_len);
+}
+
 void PagePipe::Forget() {
   int64_t bytes = 0;
-  for (size_t n = next_; n < filled_; ++n) {
-    bytes += static_cast<int64_t>(n + 1 == filled_ ? last_bytes_
-                                                   : expected_[n].iov_len);
-  }
+  for (size_t n = next_; n < filled_; ++n) bytes += InPipe(n);
   ExpectNothing();
   if (bytes > 0 && !Empty(bytes)) Close();
 }
@@ -122,11 +122,8 @@ int PagePipe::Send(int fd, std::span<iovec> pieces, bool more, int64_t* sent) {
   *sent = 0;
   if (!Open()) return -ENOSYS;
   while (!pieces.empty()) {
-    ssize_t in = *sent == 0 && pieces.size() == 1 ? TakeExpected(pieces[0]) : 0;
-    if (in == 0) {
-      if (next_ < filled_) Forget();
-      in = Put(pieces);
-    }
+    ssize_t in = *sent == 0 ? TakeExpected(pieces) : 0;
+    if (in == 0) in = Put(pieces);
     // A copy tells what is wrong with the memory, or it works.
     if (in < 0) return -ENOSYS;
     Advance(&pieces, in);

@@ -42,7 +42,8 @@ class PagePipe {
     expected_.clear();
     next_ = filled_ = 0;
   }
-  ssize_t TakeExpected(const iovec& piece);
+  ssize_t TakeExpected(std::span<const iovec> pieces);
+  ssize_t InPipe(size_t n) const;
   bool Empty(int64_t bytes);
   void Close();
 

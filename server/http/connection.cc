@@ -26,12 +26,6 @@ constexpr size_t kMaxEarly = 16 << 10;
 
 constexpr int64_t kMillisecond = 1'000'000;
 
-int64_t NowNs() {
-  timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
-  return ts.tv_sec * 1000 * kMillisecond + ts.tv_nsec;
-}
-
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 }  // namespace
@@ -385,7 +379,7 @@ void Connection::Send(int64_t expected, Operation* op) {
   } else {
     // The loop's time is that of the beginning of the turn, of which the
     // handler may have taken most.
-    Sent(r == Queue::kDone ? expected : r, NowNs());
+    Sent(r == Queue::kDone ? expected : r, loop::MonotonicNs());
   }
 }
 

@@ -186,13 +186,8 @@ bool IsAuthority(std::string_view text, bool with_port) {
   if (port.front() != ':') return false;
   port.remove_prefix(1);
   if (port.empty()) return !with_port;
-  uint32_t number = 0;
-  for (const char c : port) {
-    if (!IsDigit(c)) return false;
-    number = number * 10 + static_cast<uint32_t>(c - '0');
-    if (number > 65535) return false;
-  }
-  return true;
+  uint64_t number;
+  return ParseDecimal(port, &number) && number <= 65535;
 }
 
 }  // namespace

@@ -13,13 +13,13 @@
 
 namespace kevent::loop {
 
-namespace {
-
 int64_t MonotonicNs() {
   timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
   return int64_t{ts.tv_sec} * 1000000000 + ts.tv_nsec;
 }
+
+namespace {
 
 uint64_t Pack(WatchId id) { return uint64_t{id.generation} << 32 | id.index; }
 

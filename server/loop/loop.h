@@ -51,6 +51,9 @@ struct CloseHook {
 };
 // See Loop::AddCloseHook.
 
+int64_t MonotonicNs();
+// CLOCK_MONOTONIC as it is now: reads the clock, as Loop::now_ns does not.
+
 class Loop {
  public:
   struct Options {

@@ -195,7 +195,7 @@ TEST_P(BunchTest, CompletionsMakeNoFurther) {
   EXPECT_EQ(25u, PeerRead(pair.peer, 25).size());
 }
 
-TEST_P(BunchTest, AnInterruptedCallHasNoEntries) {
+TEST_P(BunchTest, ARefusedCallLeavesItAsItWas) {
   if (!Bunches()) GTEST_SKIP() << "this engine makes no bunches";
   Pair pair = TcpPair();
   TakeTogether(4);

@@ -125,7 +125,7 @@ class Queue {
   void set_head(uint32_t head);
   bool Pending() const;
   bool Starved() const;
-  // Whether KEVENT_RING_PENDING is set.
+  // Whether KEVENT_RING_PENDING and KEVENT_RING_STARVED are set.
   const kevent_entry& At(uint32_t number) const;
 
   // ---- The submission ring. ----
