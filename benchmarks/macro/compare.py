@@ -11,14 +11,20 @@ from macro import admin, machine, ratios, report, rounds
 _FIGURES = {"cpu": "CPU", "requests": "requests/s", "p99": "p99"}
 
 
-# Of idle connections and of cold files: what is compared, its name, and whether less
-# of it is better.
 _IDLE = {"pss_bytes": "PSS bytes", "kernel_bytes": "kernel's bytes"}
+
+# Of small requests while others pull large files: what is compared, its name, and
+# whether less of it is better; and the tuning of nginx that it is compared to.
 _COLD = {
     "hot_answered": ("hot answered/s", False), "p99_us": ("hot p99", True),
     "cold_mb_per_s": ("cold MB/s", False),
 }
 _COLD_YARDSTICK = "aio"
+_BESIDE = {
+    "hot_answered": ("small answered/s", False), "p99_us": ("small p99", True),
+    "pulled_mb_per_s": ("large MB/s", False),
+}
+_BESIDE_YARDSTICK = "sendfile"
 
 
 def _key(cell):
@@ -128,20 +134,26 @@ def _idle(a, b):
                 ]
 
 
-def _cold(a, b):
+def _waits(a, b, what, figures, tuning):
+    """Of small requests while others pull large files, each against nginx's."""
+    def by_server(rows):
+        return {(row["server"], row["engine"], row.get("large_file_bytes")): row
+                for row in rows}
+
     def logs(of, key, field, less_is_better):
-        yardstick = of.get(("nginx", _COLD_YARDSTICK))
+        yardstick = of.get(("nginx", tuning, key[2]))
         if not yardstick:
             return []
         ours, theirs = ([row[field] for row in result["raw"]]
                         for result in (of[key], yardstick))
         return ratios.log_ratios(*((theirs, ours) if less_is_better else (ours, theirs)))
 
-    a, b = _by_server(a), _by_server(b)
+    a, b = by_server(a), by_server(b)
     for key in (key for key in a if key in b and key[0] == "keventd"):
-        for field, (title, less_is_better) in _COLD.items():
+        size = f" {rounds.size_name(key[2])}" if key[2] else ""
+        for field, (title, less_is_better) in figures.items():
             yield _row(
-                f"{key[0]}/{key[1]} cold files", title,
+                f"{key[0]}/{key[1]} {what}{size}", title,
                 logs(a, key, field, less_is_better), logs(b, key, field, less_is_better))
 
 
@@ -172,7 +184,10 @@ def lines(path_a, path_b):
     a, b = _load(path_a), _load(path_b)
     rows = [row for row in [
         *_cells(a["cells"], b["cells"]),
-        *_cold(a.get("cold") or [], b.get("cold") or []),
+        *_waits(a.get("cold") or [], b.get("cold") or [],
+                "cold files", _COLD, _COLD_YARDSTICK),
+        *_waits(a.get("beside") or [], b.get("beside") or [],
+                "beside", _BESIDE, _BESIDE_YARDSTICK),
         *_idle((a.get("scale") or {}).get("idle", []),
                (b.get("scale") or {}).get("idle", [])),
         *_admin(a.get("admin") or [], b.get("admin") or []),

@@ -110,6 +110,22 @@ class CompareTest(unittest.TestCase):
         with self.assertRaises(machine.Unable):
             compared({"cells": []}, watched(4))
 
+    def test_small_requests_beside_large_ones(self):
+        def beside(p99_us):
+            return {"cells": [], "beside": [
+                {"server": server, "engine": engine, "large_file_bytes": size, "raw": [
+                    {"hot_answered": 500, "p99_us": p99, "pulled_mb_per_s": 9000}] * 3}
+                for size in (1 << 20, 10 << 20)
+                for server, engine, p99 in (("nginx", "sendfile", 4000),
+                                            ("nginx", "buffered", 9000),
+                                            ("keventd", "epoll", p99_us))]}
+
+        lines = compared(beside(1000), beside(500))
+        for size in (" 1 MiB", " 10 MiB"):
+            self.assertRegex(self.line(lines, f"keventd/epoll beside{size}", "small p99"),
+                             r"4\.00 +8\.00 +2\.00 \[")
+            self.assertIn("1.00 [", self.line(lines, size, "large MB/s"))
+
     def test_other_loads_are_other_cells(self):
         for fields in ({"pipeline": 16}, {"workers": 2}, {"keepalive": False},
                        {"workload": "mix", "file_bytes": None}):
