@@ -304,6 +304,12 @@ void Core::LeaveSets(Operation* op) {
 }
 
 void Core::Complete(Operation* op, int64_t result) {
+  // One after the other: the chain may be longer than the stack is deep.
+  while ((op = CompleteOne(op, result)) != nullptr) result = -ECANCELED;
+}
+
+// Returns the one that is to be cancelled with it, if any.
+Operation* Core::CompleteOne(Operation* op, int64_t result) {
   Descriptor* d = Get(op->fd);
   const bool all = TransferredAll(op, result);
   if (op->q.state == State::kBlocked) {
@@ -340,14 +346,13 @@ void Core::Complete(Operation* op, int64_t result) {
     follower->q.state = State::kQueued;
     if (all || Fault(FaultPoint::kIgnoreLink)) {
       StartIfHead(follower);
-    } else {
-      // Its own follower is cancelled by its completion.
-      Complete(follower, -ECANCELED);
+      follower = nullptr;
     }
   }
   if (d->closing && d->in_kernel == 0 && d->recv.empty() && d->send.empty()) {
     FinishClose(op->fd, d);
   }
+  return follower;
 }
 
 void Core::WriteCompletion(Operation* op) {

@@ -186,6 +186,7 @@ class Core {
   void StartIfHead(Operation* op);
   void Run(Operation* op);
   void Pump();
+  Operation* CompleteOne(Operation* op, int64_t result);
   void Retire(Operation* op);
   void LeaveSets(Operation* op);
   void WaitIn(OpFifo* set, OpBits bit, Operation* op);

@@ -131,6 +131,29 @@ TEST_P(OrderTest, LongChain) {
   EXPECT_EQ(all, PeerRead(pair.peer, all.size()));
 }
 
+// Each is cancelled by the one before it, and none on the stack of that one.
+TEST_P(OrderTest, LongChainIsCancelled) {
+  Pair pair = TcpPair();
+  RecvOp* recv = NewRecv(pair.ours, Room(10));
+  std::vector<Operation*> chain = {recv};
+  // The module's operations, which have no such stack, are not ended here.
+  const size_t count = GetParam() == "module" ? 2'000 : 200'000;
+  for (size_t i = 0; i < count; ++i) {
+    SendOp* send = NewSend(pair.ours, "never");
+    chain.back()->link = send;
+    chain.push_back(send);
+  }
+  MustSubmit(recv);
+  ASSERT_EQ(0, shutdown(pair.peer, SHUT_WR));
+  const std::vector<Entry> entries = WaitFor(chain.size());
+  size_t in_order = 0;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    in_order += entries[i].operation == chain[i] &&
+                entries[i].result == (i > 0 ? -ECANCELED : 0);
+  }
+  EXPECT_EQ(chain.size(), in_order);
+}
+
 // --- Sockets and directions.
 
 TEST_P(OrderTest, SendsQueuedOnAStalledPeer) {
