@@ -245,7 +245,8 @@ class Core {
   // its socket, does not: nobody would begin it before the kernel is asked.
   bool MayBunch(const SendOp& op) const {
     return &op == submitting_ && !(op.q.bits & kBitBunched) &&
-           taken_now_ >= kBunchFrom && !many_threads_ && !pollable();
+           taken_now_ >= kBunchFrom && !many_threads_ && !pollable() &&
+           (!op.more || op.by_reference);
   }
   void WakeEngine();
   bool pollable() const { return pollable_ >= 0; }

@@ -46,7 +46,8 @@ inline constexpr size_t kBunchFrom = 4;
 // A bunch: sends that are submitted for the entries of one Enter, where these
 // are at least kBunchFrom, begin together, so many at a time. The program's
 // code and the kernel's each run many times in a row, and do not drive one
-// another from the caches.
+// another from the caches. A copy that another send is to follow does not wait:
+// it goes no further than the socket.
 
 inline constexpr int64_t kShort = 128 << 10;
 // A send with no more left than that does not wait for it.

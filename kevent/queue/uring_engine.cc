@@ -281,6 +281,12 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
         PollFor(op, d);
         return kPending;
       }
+      if (send->more && TotalLength(*send) - op->q.done <= kShort) {
+        // What follows it is known the sooner.
+        const int64_t r = TrySend(send, /*pages=*/nullptr);
+        if (r == 0) return TotalLength(*send);
+        if (r != -EAGAIN) return core_->EarlyEnd(op, static_cast<int>(r));
+      }
       bool all;
       int flags = MSG_NOSIGNAL | MSG_WAITALL | (send->more ? MSG_MORE : 0);
       if (Fault(FaultPoint::kShortSendDone)) flags &= ~MSG_WAITALL;

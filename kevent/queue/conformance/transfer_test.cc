@@ -349,6 +349,44 @@ TEST_P(SendTest, MoreJoinsTheNextSend) {
   FAIL() << "they are never sent in one segment";
 }
 
+TEST_P(SendTest, MoreThanTheSocketTakesWithMoreToFollow) {
+  const std::string& bytes = *Bytes(Pattern(100 << 10));
+  const auto size = static_cast<int64_t>(bytes.size());
+  for (size_t count : {1u, 3u}) {
+    for (bool cancelled : {false, true}) {
+      SCOPED_TRACE(testing::Message() << count << " pieces, " << cancelled);
+      Pair pair = TcpPair(16 << 10);
+      std::vector<iovec> pieces;
+      for (size_t i = 0; i < count; ++i) {
+        const size_t at = i * bytes.size() / count;
+        const size_t end = (i + 1) * bytes.size() / count;
+        pieces.push_back({const_cast<char*>(bytes.data()) + at, end - at});
+      }
+      SendOp* first = NewGather(pair.ours, &pieces);
+      first->more = true;
+      first->flags = kOpSkipInline;
+      ASSERT_EQ(0, Submit(first)) << "the peer does not read yet";
+      SendOp* second = NewSend(pair.ours, "end");
+      MustSubmit(second);
+      Look();
+      if (cancelled) {
+        ASSERT_EQ(0, queue().Cancel(first));
+        const int64_t sent = ResultOf(first);
+        EXPECT_GT(sent, 0);
+        EXPECT_LT(sent, size);
+        EXPECT_EQ(-ECANCELED, ResultOf(second));
+        ASSERT_EQ(0, CloseByQueue(pair.ours));
+        EXPECT_TRUE(bytes.substr(0, static_cast<size_t>(sent)) ==
+                    PeerReadToEnd(pair.peer));
+      } else {
+        EXPECT_TRUE(bytes + "end" == PeerRead(pair.peer, bytes.size() + 3));
+        EXPECT_EQ(size, ResultOf(first));
+        EXPECT_EQ(3, ResultOf(second));
+      }
+    }
+  }
+}
+
 TEST_P(SendTest, FailsWhenThePeerHasReset) {
   Pair pair = TcpPair();
   ResetPeer(pair.peer);
