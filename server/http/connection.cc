@@ -24,6 +24,9 @@ constexpr size_t kMaxSkip = 1 << 20;
 constexpr size_t kMaxEarly = 16 << 10;
 // Bytes that are received while a response is under way, about.
 
+constexpr int64_t kMaxTogether = 16 << 10;
+// Bytes of a response that leaves together with that of the next request.
+
 constexpr int64_t kMillisecond = 1'000'000;
 
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -171,6 +174,7 @@ void Connection::Process() {
     }
   }
   processing_ = false;
+  if (held_back_ && state_ != State::kSending) PushOut();
 }
 
 // Nothing of the next request is here: back to the smallest form.
@@ -332,9 +336,24 @@ void Connection::Respond(int status, std::span<const std::string_view> pieces,
   }
   w->send.pieces = {w->pieces, n};
   w->send.by_reference = by_reference;
-  // Then the end of the stream, which follows at once, goes with its last part.
-  w->send.more = !keep_alive_;
+  // Then the end of the stream, which follows at once, goes with its last part;
+  // or so does the response to a request that is there already.
+  held_back_ = keep_alive_ && expected <= kMaxTogether && NextIsHere();
+  w->send.more = !keep_alive_ || held_back_;
   Send(expected, &w->send);
+}
+
+// One that is whole, or looks like it: PushOut makes good for the others.
+bool Connection::NextIsHere() const {
+  return work_->body.done() && work_->input.ends_with("\r\n\r\n");
+}
+
+// What waits for the next response leaves, as that does not come at once: the
+// handler takes its time, or the rest of the request does.
+void Connection::PushOut() {
+  held_back_ = false;
+  const int off = 0;  // sends what MSG_MORE has left; it never was on
+  setsockopt(fd(), IPPROTO_TCP, TCP_CORK, &off, sizeof off);
 }
 
 void Connection::RespondFile(int status, std::string_view head, int file,
@@ -350,7 +369,10 @@ void Connection::RespondFile(int status, std::string_view head, int file,
   w->sendfile.memo = memo;
   w->sendfile.offset = offset;
   w->sendfile.length = length;
+  const bool held_back = std::exchange(held_back_, false);
   Send(static_cast<int64_t>(head.size()) + length, &w->sendfile);
+  // The file may have to come from the disk first.
+  if (held_back && state_ == State::kSending) PushOut();
 }
 
 // The handler has answered; false if the connection is gone meanwhile.
@@ -410,6 +432,8 @@ void Connection::Sent(int64_t bytes, int64_t now_ns) {
   w->release();
   if (bytes != w->expected || state_ == State::kClosed) {
     counters.aborted.Add(1);
+    // Responses before it must not go the same way.
+    if (state_ != State::kClosed) PushOut();
     Close();
     return;
   }
@@ -513,6 +537,7 @@ void Connection::Abort() {
 void Connection::Close() {
   if (state_ != State::kClosed) {
     state_ = State::kClosed;
+    held_back_ = false;
     WaitNode::Unlink();
     server_->loop_->Close(RecvOp::fd);
     // What is under way makes its last entries now.

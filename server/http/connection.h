@@ -148,6 +148,8 @@ class Connection : private RecvOp, public Link<Connection>, public WaitNode {
   void StartHandling();
   bool TakeResponse(Release* release);
   void Send(int64_t expected, Operation* op);
+  bool NextIsHere() const;
+  void PushOut();
   void Sent(int64_t bytes, int64_t now_ns);
   void EndResponse();
   void EndRequest();
@@ -170,6 +172,7 @@ class Connection : private RecvOp, public Link<Connection>, public WaitNode {
   bool owes_ = false;   // the handler has the exchange and has not responded
   bool ended_ = false;  // no more input comes
   bool freed_ = false;
+  bool held_back_ = false;  // the last response, to leave with the next one
   uint8_t pending_ = 0;  // operations whose last entry has not come
   HttpServer* const server_;
   Work* work_ = nullptr;

@@ -2,6 +2,8 @@
 #include "server/http/server.h"
 
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -164,6 +166,76 @@ TEST_P(ServerTest, PipelinesHundredByteByByte) {
     ASSERT_TRUE(client.Receive(&r)) << i;
     EXPECT_EQ(r.body, "/" + std::to_string(i));
   }
+}
+
+TEST_P(ServerTest, PipelinedResponsesLeaveTogether) {
+  Start();
+  TestClient client(port());
+  std::string all;
+  for (int i = 0; i < 16; ++i) {
+    all += TestClient::Request("GET", "/" + std::to_string(i));
+    client.reader().Expect(false);
+  }
+  ASSERT_TRUE(client.Send(all));
+  for (int i = 0; i < 16; ++i) {
+    ClientResponse r;
+    ASSERT_TRUE(client.Receive(&r)) << i;
+    EXPECT_EQ(r.body, "/" + std::to_string(i));
+  }
+  tcp_info info = {};
+  socklen_t size = sizeof info;
+  ASSERT_EQ(0, getsockopt(client.fd(), IPPROTO_TCP, TCP_INFO, &info, &size));
+  EXPECT_LE(info.tcpi_data_segs_in, 4u);
+}
+
+// What a socket holds back its kernel sends after 200 ms.
+TEST_P(ServerTest, AResponseDoesNotWaitForTheNext) {
+  Start();
+  TestClient client(port());
+  ClientResponse r;
+  int64_t slow_handler_ms = INT64_MAX;
+  int64_t slow_client_ms = INT64_MAX;
+  const auto first_of_two = [&](const std::string& second, int64_t* least_ms) {
+    client.reader().Expect(false);
+    client.reader().Expect(false);
+    const auto start = Clock::now();
+    ASSERT_TRUE(client.Send(TestClient::Request("GET", "/first") + second));
+    ASSERT_TRUE(client.Receive(&r));
+    *least_ms = std::min(*least_ms, MsSince(start));
+    EXPECT_EQ(r.body, "/first");
+  };
+  for (int i = 0; i < 10; ++i) {
+    first_of_two(TestClient::Request("GET", "/hold"), &slow_handler_ms);
+    EXPECT_TRUE(server_->Await([&] { return shared_.handled == 4 * i + 2; }));
+    server_->Call([&] { shared_.held.back()->Reply(200, "text/plain", "x"); });
+    ASSERT_TRUE(client.Receive(&r));
+    EXPECT_EQ(r.body, "x");
+
+    first_of_two(TestClient::Request("POST", "/echo", "Content-Length: 4\r\n"),
+                 &slow_client_ms);
+    ASSERT_TRUE(client.Send("body"));
+    ASSERT_TRUE(client.Receive(&r));
+    EXPECT_EQ(r.body, "body");
+  }
+  EXPECT_LT(slow_handler_ms, 150);
+  EXPECT_LT(slow_client_ms, 150);
+}
+
+// To close with unread input drops what has not left.
+TEST_P(ServerTest, AResponseIsNotLostWithTheNext) {
+  Start();
+  UseFile(0, /*promised=*/20);
+  TestClient client(port());
+  std::string all = TestClient::Request("GET", "/first");
+  all += TestClient::Request("GET", "/file");
+  while (all.size() < 60'000) all += TestClient::Request("GET", "/unread");
+  client.reader().Expect(false);
+  client.reader().Expect(false);
+  ASSERT_TRUE(client.Send(all));
+  ClientResponse r;
+  ASSERT_TRUE(client.Receive(&r));
+  EXPECT_EQ(r.body, "/first");
+  EXPECT_FALSE(client.Receive(&r));
 }
 
 TEST_P(ServerTest, RequestSplitAtEveryPosition) {
