@@ -304,13 +304,13 @@ class Bench:
             for engine in self.args.engines if "keventd" in self.args.servers
         ]
 
-    def floor(self, cell, keventd, pages=False):
+    def floor(self, cell, keventd, kind=""):
         """Returns the floor with keventd's very answer; not started."""
         name = self.file(cell.file_bytes)
         return servers.Floor(
             self.folder, self.floor_program, self.server_cores(cell.workers),
             keventd.head_of(name, cell.keepalive), os.path.join(self.root, name),
-            cell.keepalive, cell.workers, pages)
+            cell.keepalive, cell.workers, kind)
 
     def warm(self):
         """Measures files in the page cache, and returns the cells."""
@@ -373,14 +373,18 @@ class Bench:
         return self.args.latency_rounds
 
     def _start_floors(self, cell, keventds, group):
-        """Returns the bare floor, and the one that does not copy where that may pay."""
+        """Returns the bare floor, and those that may have less to do in this cell."""
         # They know one answer, and one request at a time.
         if ("floor" not in self.args.servers or cell.file_bytes is None
                 or cell.pipeline > 1):
             return []
-        kinds = [False, True] if cell.file_bytes >= PAGES_BYTES else [False]
+        kinds = [""]
+        if cell.file_bytes >= PAGES_BYTES:
+            kinds.append("pages")
+        if not cell.keepalive and "uring" in self.args.engines:
+            kinds.append("ring")
         floors = [
-            group.start(self.floor(cell, keventds[0], pages)) for pages in kinds]
+            group.start(self.floor(cell, keventds[0], kind)) for kind in kinds]
         for floor in floors:
             floor.check(self.root, [self.file(cell.file_bytes)])
         return floors

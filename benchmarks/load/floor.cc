@@ -3,9 +3,10 @@
 // The bare floor: the least that a server of one file in user space does.
 // Edge-triggered epoll; recv; one send of head and body up to 16 KiB, above it
 // send(MSG_MORE) and sendfile; with --pages head and body by vmsplice and
-// splice instead, in memory of huge pages. It neither parses requests nor opens
-// files: whatever comes is a request, and has the same answer. Prints one line
-// with its port when it listens.
+// splice instead, in memory of huge pages; with --ring all by io_uring, and
+// head and body by one send. It neither parses requests nor opens files:
+// whatever comes is a request, and has the same answer. Prints one line with
+// its port when it listens.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,17 +29,20 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "benchmarks/load/floor_ring.h"
 
 ABSL_FLAG(std::string, head, "", "file with the head of the answer, verbatim");
 ABSL_FLAG(std::string, body, "", "file with its body");
 ABSL_FLAG(bool, close, false, "close the connection after an answer");
 ABSL_FLAG(bool, pages, false, "send memory without copying it");
+ABSL_FLAG(bool, ring, false, "by io_uring; not with --pages");
 ABSL_FLAG(int, workers, 1, "processes, each with a listener of its own");
 
 namespace {
@@ -212,9 +216,10 @@ class Floor {
       if (pages_) {
         n = pages_->Send(fd, sent, left);
       } else if (sent < memory_.size()) {
-        const int more = memory_.size() < total_ ? MSG_MORE : 0;
+        // So the end of the stream leaves with the last of it.
+        const bool more = close_after_ || memory_.size() < total_;
         n = send(fd, memory_.data() + sent, memory_.size() - sent,
-                 MSG_NOSIGNAL | more);
+                 MSG_NOSIGNAL | (more ? MSG_MORE : 0));
       } else {
         auto offset = static_cast<off_t>(sent - memory_.size());
         n = sendfile(fd, file_, &offset, left);
@@ -245,6 +250,10 @@ int main(int argc, char** argv) {
     fprintf(stderr, "floor: unexpected argument\n");
     return 2;
   }
+  if (absl::GetFlag(FLAGS_ring) && absl::GetFlag(FLAGS_pages)) {
+    fprintf(stderr, "floor: --ring copies: not with --pages\n");
+    return 2;
+  }
   // sendfile(2) has no MSG_NOSIGNAL.
   signal(SIGPIPE, SIG_IGN);
   const std::string head = ReadWhole(absl::GetFlag(FLAGS_head));
@@ -265,10 +274,16 @@ int main(int argc, char** argv) {
   for (int listener : listeners) {
     if (listener != mine) close(listener);
   }
+  std::optional<kevent::bench::RingFloor> ring;
+  if (absl::GetFlag(FLAGS_ring)) {
+    ring.emplace(mine, head + ReadWhole(absl::GetFlag(FLAGS_body)),
+                 absl::GetFlag(FLAGS_close));
+  }
   if (getpid() == parent) {
     printf("listening on http://127.0.0.1:%d\n", port);
     fflush(stdout);
   }
+  if (ring) ring->Run();
   Floor(mine, head, absl::GetFlag(FLAGS_body), absl::GetFlag(FLAGS_close),
         absl::GetFlag(FLAGS_pages))
       .Run();

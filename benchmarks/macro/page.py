@@ -22,10 +22,10 @@ Written by `./kev bench http --report`; `benchmarks/README.md` says how it is me
 what each figure means, and where it misleads. A ratio **to nginx** is to the better of its
 two tunings at that very size and figure: above 1, keventd is better. A ratio **to the
 floor** is what a server costs beside a loop of epoll, recv and send that neither parses
-nor opens anything: 1 is the least there is. In brackets: the 95% interval of the median of
-the paired rounds. `~`: **not resolved**, which is not told apart from noise by these rounds.
-The **control** is nginx against a second nginx of the same tuning: what noise alone does.
-Latency has fewer rounds: its ratios are seldom resolved, and stand in the last tables only.
+nor opens anything. In brackets: the 95% interval of the median of the paired rounds. `~`:
+**not resolved**, which is not told apart from noise by these rounds. The **control** is
+nginx against a second nginx of the same tuning: what noise alone does. Latency has fewer
+rounds: its ratios are seldom resolved, and stand in the last tables only.
 """
 
 
@@ -63,7 +63,7 @@ def merge(results):
 
 def name_of(cell):
     """Returns the server of a cell in words."""
-    if cell["server"] in ("floor", "floor-pages", "h2o", "lighttpd"):
+    if cell["server"] in ("floor", "floor-pages", "floor-ring", "h2o", "lighttpd"):
         return cell["server"]
     return f"{cell['server']} {cell['engine']}"
 

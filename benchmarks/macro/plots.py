@@ -112,7 +112,7 @@ class Plotter:
             if points(sizes, to_floor):
                 drawn.append(self._ratios(
                     "floor", "CPU time for each request beside the bare floor", sizes,
-                    to_floor, "ratio to the floor\n(1 is the least there is)"))
+                    to_floor, "ratio to the floor\n(1: as a bare loop)"))
             if any(c["p99_us"] for members in sizes.values() for c in members):
                 drawn.append(self._latency(sizes))
         others = other_cells(cells)

@@ -277,12 +277,15 @@ class Keventd(Server):
 class Floor(Server):
     """The least that a server does (load/floor.cc): one answer, for all requests.
 
-    pages: it sends the answer from memory without copying it.
+    kind: "" for the plain one; "pages": it sends the answer from memory without
+    copying it; "ring": it uses io_uring.
     """
 
     def __init__(self, folder, program, cores, head, path, keepalive, workers=1,
-                 pages=False):
-        super().__init__("floor-pages" if pages else "floor", "epoll", folder)
+                 kind=""):
+        super().__init__(
+            f"floor-{kind}" if kind else "floor", "uring" if kind == "ring" else "epoll",
+            folder)
         self._cores = cores
         head_path = os.path.join(self._run, "head")
         with open(head_path, "wb") as file:
@@ -290,7 +293,7 @@ class Floor(Server):
         self._command = [
             program, f"--head={head_path}", f"--body={path}",
             f"--close={'false' if keepalive else 'true'}", f"--workers={workers}",
-            f"--pages={'true' if pages else 'false'}"
+            *([f"--{kind}"] if kind else []),
         ]
 
     def start(self):
