@@ -110,6 +110,7 @@ void Connection::Received(const Entry& entry) {
     work_->exchange.connection_ = this;
     SetDeadline(server_->options_.header_timeout_ns);
   }
+  work_->emptied = data.size() < server_->pool_->buffer_size();
   if (state_ == State::kHead) {
     work_->head.insert(work_->head.end(), data.begin(), data.end());
     work_->input = {work_->head.data(), work_->head.size()};
@@ -477,11 +478,15 @@ void Connection::EndResponse() {
   Process();
 }
 
-// Something that no recv is under way for has come.
+// Something that no recv is under way for has come. Not since this turn began:
+// that much may come just after a look as well.
 bool Connection::HasUnread() const {
+  if (RecvOp::in_flight()) return false;
+  if (work_->emptied && work_->started_ns == server_->loop_->now_ns()) {
+    return false;
+  }
   int bytes = 0;
-  return !RecvOp::in_flight() && ioctl(fd(), FIONREAD, &bytes) == 0 &&
-         bytes > 0;
+  return ioctl(fd(), FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
 // The handler, which waits for it, is told and answers.

@@ -76,7 +76,8 @@ struct Work {
   int64_t expected = 0;  // bytes of the response
   int64_t progress = 0;  // of them, when the time-out was last looked at
   int status = 0;
-  bool failed = false;  // the request could not be understood
+  bool failed = false;   // the request could not be understood
+  bool emptied = false;  // the last recv left nothing in the socket
 
   char scratch[2048];
 };
@@ -173,7 +174,7 @@ class Connection : private RecvOp, public Link<Connection>, public WaitNode {
   bool ended_ = false;  // no more input comes
   bool freed_ = false;
   bool held_back_ = false;  // the last response, to leave with the next one
-  uint8_t pending_ = 0;  // operations whose last entry has not come
+  uint8_t pending_ = 0;     // operations whose last entry has not come
   HttpServer* const server_;
   Work* work_ = nullptr;
 };
