@@ -29,6 +29,14 @@ rounds: its ratios are seldom resolved, and stand in the last tables only.
 """
 
 
+def _place(cell):
+    """Returns where a cell stands: by what is least common in a load, then by size."""
+    connections = cell["connections"]
+    return (cell.get("workers", 1), cell.get("pipeline", 1), not cell["keepalive"],
+            cell.get("workload", "file") != "file", connections != 64, connections,
+            cell["file_bytes"] or 0)
+
+
 def merge(results):
     """Returns one result of several; where they measured the same cell, the later
     counts. Ratios stay what they were: each is within its own run."""
@@ -53,7 +61,7 @@ def merge(results):
                 scale.setdefault(part, {})[key] = row
         out["mix"] = result.get("mix") or out["mix"]
         out["machines"].append(result.get("machine", {}))
-    out["cells"] = list(cells.values())
+    out["cells"] = sorted(cells.values(), key=_place)
     out["cold"] = list(cold.values())
     out["beside"] = list(beside.values())
     out["admin"] = list(admin.values())
