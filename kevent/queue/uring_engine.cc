@@ -272,20 +272,16 @@ int64_t UringEngine::Start(Operation* op, Descriptor* d) {
     }
     case Opcode::kSend: {
       auto* send = static_cast<SendOp*>(op);
-      if (send->by_reference && core_->SendsByReference()) {
-        // The ring could only copy.
+      // By reference: the ring could only copy. If another one follows: it goes
+      // no further than the socket, and needs no turn of the ring.
+      if ((send->by_reference && core_->SendsByReference()) ||
+          (send->more && TotalLength(*send) - op->q.done <= kShort)) {
         int64_t r = core_->SendNow(send, d);
         if (r == kPending) return kPending;
-        if (r == 0) return op->q.done;
+        if (r == 0) return TotalLength(*send);
         if (r != -EAGAIN) return core_->EarlyEnd(op, static_cast<int>(r));
         PollFor(op, d);
         return kPending;
-      }
-      if (send->more && TotalLength(*send) - op->q.done <= kShort) {
-        // What follows it is known the sooner.
-        const int64_t r = TrySend(send, /*pages=*/nullptr);
-        if (r == 0) return TotalLength(*send);
-        if (r != -EAGAIN) return core_->EarlyEnd(op, static_cast<int>(r));
       }
       bool all;
       int flags = MSG_NOSIGNAL | MSG_WAITALL | (send->more ? MSG_MORE : 0);
