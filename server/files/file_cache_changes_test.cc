@@ -550,6 +550,18 @@ class RandomChanges : public FileCacheTest {
     }
   }
 
+  // With links, and time for each to show.
+  void ExpectAllShow() {
+    options_.wall_clock_ns = &WallClockNs;
+    options_.revalidate_ns = kSecond;
+    for (int step = 0; step < 5'000; ++step) {
+      Change(/*links=*/true);
+      now_ += kSecond;
+      const std::string path = RandomPath();
+      ASSERT_EQ(Content(path), Truth(path)) << path << " at step " << step;
+    }
+  }
+
   std::mt19937 random_{2006};
 };
 
@@ -576,26 +588,10 @@ TEST_F(RandomChanges, ByEventsAlone) {
 
 TEST_F(RandomChanges, ByTimeAlone) {
   use_source_ = false;
-  options_.wall_clock_ns = &WallClockNs;
-  options_.revalidate_ns = kSecond;
-  for (int step = 0; step < 5'000; ++step) {
-    Change(/*links=*/true);
-    now_ += kSecond;
-    const std::string path = RandomPath();
-    ASSERT_EQ(Content(path), Truth(path)) << path << " at step " << step;
-  }
+  ExpectAllShow();
 }
 
-TEST_F(RandomChanges, WithLinksByBoth) {
-  options_.wall_clock_ns = &WallClockNs;
-  options_.revalidate_ns = kSecond;
-  for (int step = 0; step < 5'000; ++step) {
-    Change(/*links=*/true);
-    now_ += kSecond;
-    const std::string path = RandomPath();
-    ASSERT_EQ(Content(path), Truth(path)) << path << " at step " << step;
-  }
-}
+TEST_F(RandomChanges, WithLinksByBoth) { ExpectAllShow(); }
 
 }  // namespace
 }  // namespace kevent::files

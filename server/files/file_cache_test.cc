@@ -9,11 +9,9 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "gtest/gtest.h"
 #include "server/files/file_cache_fixture.h"
