@@ -36,7 +36,7 @@ enum OpBits : uint16_t {
   kBitYield = 1u << 6,      // had its turn, or awaits it
   kBitResume = 1u << 7,     // started before, to be started again
   kBitCut = 1u << 8,        // its link has been completed without it
-  kBitCorked = 1u << 9,     // sendfile: holds the socket's last segment back
+  kBitCorked = 1u << 9,     // holds the socket's last segment back
   kBitServed = 1u << 10,    // uring: a recv that got a buffer since its start
   kBitBunched = 1u << 11,   // a send whose begin was put off, once
 };
@@ -164,6 +164,9 @@ class Core {
   // Sends what the socket takes now. 0 when all is out, or negative errno;
   // -EAGAIN when it is full; kPending: it goes on by itself.
   bool SendsByReference();
+  static void CorkIfLarge(Operation* op, int64_t bytes);
+  // Before its first byte: a part of a segment waits for what follows, so that
+  // many bytes leave in few segments.
   static void Uncork(int fd);
   // Sends what kBitCorked held back.
   void CountColdSendfile() { ++stats_.cold_sendfiles; }

@@ -278,6 +278,13 @@ bool QueueTest::MakeRoom(int fd, int bytes) {
   return setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) == 0;
 }
 
+int QueueTest::Corked(int fd) {
+  int on = -1;
+  socklen_t size = sizeof on;
+  EXPECT_EQ(0, getsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, &size));
+  return on;
+}
+
 void QueueTest::Fill(int fd) {
   std::string bytes(4096, 'f');
   for (size_t size = bytes.size(); size > 0;) {

@@ -106,6 +106,8 @@ class QueueTest : public testing::TestWithParam<std::string> {
   // one.
   static bool MakeRoom(int fd, int bytes);
   // The socket's send buffer holds that much. False without the right to do so.
+  static int Corked(int fd);
+  // What TCP_CORK is.
   static void Fill(int fd);
   // Writes to `fd` until no byte more goes in. What Filled bytes are: 'f'.
 

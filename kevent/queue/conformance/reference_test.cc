@@ -139,6 +139,32 @@ TEST_P(ReferenceTest, LargerThanTheSocketAndLongerThanATurn) {
   }
 }
 
+// An acknowledgement on the way would make a part of a segment leave. What is
+// sent next must not be held back, unless the user wants it to be.
+TEST_P(ReferenceTest, LargeOnesFillSegments) {
+  if (queue().engine() == EngineKind::kModule) {
+    GTEST_SKIP() << "that sends in the kernel";
+  }
+  constexpr int kSize = 12 << 20;
+  const Pages pages(Pattern(kSize));
+  for (int before : {0, 1}) {
+    SCOPED_TRACE(before);
+    Pair pair = TcpPair();
+    ASSERT_EQ(0, setsockopt(pair.ours, IPPROTO_TCP, TCP_CORK, &before,
+                            sizeof before));
+    SendOp* send = Stalled(pair.ours, pages.bytes());
+    EXPECT_EQ(queue().sends_by_reference() || before, Corked(pair.ours));
+    EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, kSize));
+    EXPECT_EQ(kSize, ResultOf(send));
+    EXPECT_EQ(before, Corked(pair.ours));
+
+    SendOp* cancelled = Stalled(pair.ours, pages.bytes());
+    queue().Cancel(cancelled);
+    EXPECT_LT(ResultOf(cancelled), kSize);
+    EXPECT_EQ(before, Corked(pair.ours));
+  }
+}
+
 // However much the socket takes, others have their turn.
 TEST_P(ReferenceTest, SendsSomeAtATime) {
   constexpr int kSize = 20 << 20;

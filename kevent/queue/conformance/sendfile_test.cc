@@ -158,12 +158,6 @@ TEST_P(SendfileTest, AShortRestAwaitsNoTurn) {
 // What a queue does to fill segments must not hold back what is sent next.
 TEST_P(SendfileTest, LeavesTheCorkAsItWas) {
   const int file = File(Pattern(12 << 20));
-  const auto corked = [](int fd) {
-    int on = -1;
-    socklen_t size = sizeof on;
-    EXPECT_EQ(0, getsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, &size));
-    return on;
-  };
   for (int before : {0, 1}) {
     SCOPED_TRACE(before);
     Pair pair = TcpPair();
@@ -173,7 +167,7 @@ TEST_P(SendfileTest, LeavesTheCorkAsItWas) {
     MustSubmit(op);
     PeerRead(pair.peer, 12 << 20);
     EXPECT_EQ(12 << 20, ResultOf(op));
-    EXPECT_EQ(before, corked(pair.ours));
+    EXPECT_EQ(before, Corked(pair.ours));
 
     // Cancelled on its way, and behind it before its first byte.
     SendfileOp* first = NewSendfile(pair.ours, file, 0, 12 << 20);
@@ -184,7 +178,7 @@ TEST_P(SendfileTest, LeavesTheCorkAsItWas) {
     queue().Cancel(first);
     EXPECT_EQ(-ECANCELED, ResultOf(second));
     EXPECT_LT(ResultOf(first), 12 << 20);
-    EXPECT_EQ(before, corked(pair.ours));
+    EXPECT_EQ(before, Corked(pair.ours));
   }
 }
 
