@@ -402,6 +402,14 @@ void StaticHandler::RespondBody(Exchange* x, int status, std::string_view head,
       return;
     }
   }
+  const std::span<char> behind = x->scratch().subspan(head.size());
+  if (body.size() <= behind.size()) {
+    // To copy so little is cheaper than to have the kernel gather it.
+    memcpy(behind.data(), body.data(), body.size());
+    head = {head.data(), head.size() + body.size()};
+    x->Respond(status, {&head, 1});
+    return;
+  }
   const std::string_view pieces[] = {head, body};
   x->Respond(status, pieces, Lend(std::move(entry)));
 }
