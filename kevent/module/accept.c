@@ -3,7 +3,9 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/net.h>
+#include <net/inet_connection_sock.h>
 #include <net/sock.h>
+#include <net/tcp_states.h>
 
 #include "core.h"
 
@@ -64,6 +66,17 @@ static void kevent_accept_bytes(struct kevent_op *op, struct socket *sock)
 	op->entry_flags = KEVENT_ENTRY_BUFFER;
 }
 
+/*
+ * kernel_accept() makes a socket before it finds that there is no connection. One that
+ * comes after this look wakes the operation, as after that call. MPTCP keeps them
+ * elsewhere.
+ */
+static bool kevent_none_waits(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP &&
+	       inet_sk_state_load(sk) == TCP_LISTEN && !inet_csk_listen_poll(sk);
+}
+
 static int kevent_accept_one(struct kevent_op *op, struct socket *listener)
 {
 	const int flags = op->address;
@@ -71,6 +84,8 @@ static int kevent_accept_one(struct kevent_op *op, struct socket *listener)
 	struct file *file;
 	int fd, r;
 
+	if (kevent_none_waits(listener->sk))
+		return -EAGAIN;
 	/* First: without one the connection is not to be taken. */
 	fd = get_unused_fd_flags(flags & O_CLOEXEC);
 	if (fd < 0)
