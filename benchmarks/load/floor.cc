@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The bare floor: the least that a server of one file in user space does.
+// The bare floor: what a server of one file is when it only moves bytes.
 // Edge-triggered epoll; recv; one send of head and body up to 16 KiB, above it
 // send(MSG_MORE) and sendfile; with --pages head and body by vmsplice and
 // splice instead, in memory of huge pages; with --ring all by io_uring, and

@@ -275,7 +275,7 @@ class Keventd(Server):
 
 
 class Floor(Server):
-    """The least that a server does (load/floor.cc): one answer, for all requests.
+    """A server that only moves bytes (load/floor.cc): one answer, for all requests.
 
     kind: "" for the plain one; "pages": it sends the answer from memory without
     copying it; "ring": it uses io_uring.
