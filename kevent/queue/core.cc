@@ -74,7 +74,10 @@ Core::~Core() {
   auto forget = [](Operation* op) { op->q.state = State::kIdle; };
   descriptors_.ForEach([&](int, Descriptor* d) {
     while (Operation* op = d->recv.PopFront()) forget(op);
-    while (Operation* op = d->send.PopFront()) forget(op);
+    while (Operation* op = d->send.PopFront()) {
+      if (op->q.bits & kBitCorked) Uncork(op->fd);
+      forget(op);
+    }
   });
   for (auto& [fd, closer] : closers_) forget(closer);
   // Nobody else knows of a connection whose entry was not taken.

@@ -152,6 +152,7 @@ struct SendOp : Operation {
   std::span<const iovec> pieces;  // at most kMaxGather
   iovec one = {};
   bool more = false;  // MSG_MORE: another send follows at once
+  // Large sends by reference fill segments only without it (TCP_CORK).
   bool by_reference = false;
   // The socket may get the very pages instead of a copy, which is cheaper from
   // 6 KiB on (Queue::sends_by_reference). Then the bytes must never

@@ -85,7 +85,7 @@ int64_t Core::SendNow(SendOp* op, Descriptor* d) {
     if (bunch_.size() == kBunch) BeginBunch();
     return kPending;
   }
-  return SendTurn(op, op->by_reference ? &pages_ : nullptr);
+  return SendTurn(op, op->by_reference && pages_.Open() ? &pages_ : nullptr);
 }
 
 void Core::BeginBunch() {
@@ -111,7 +111,8 @@ void Core::BeginBunch() {
 
 int64_t Core::SendTurn(SendOp* op, PagePipe* pages) {
   if (!MayBegin() && MustWait(op, TotalLength(*op))) return kPending;
-  if (pages != nullptr) CorkIfLarge(op, TotalLength(*op));
+  // To take the cork away sends the last part, which `more` holds back.
+  if (pages != nullptr && !op->more) CorkIfLarge(op, TotalLength(*op));
   const int64_t before = op->q.done;
   const int64_t result = TrySend(op, pages);
   sent_ += op->q.done - before;

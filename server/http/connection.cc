@@ -27,6 +27,10 @@ constexpr size_t kMaxEarly = 16 << 10;
 constexpr int64_t kMaxTogether = 16 << 10;
 // Bytes of a response that leaves together with that of the next request.
 
+constexpr int64_t kMaxWithEnd = 256 << 10;
+// Bytes of a response whose last part waits for the end of the stream. What is
+// larger saves more by how the queue fills its segments (SendOp::more).
+
 constexpr int64_t kMillisecond = 1'000'000;
 
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -340,7 +344,7 @@ void Connection::Respond(int status, std::span<const std::string_view> pieces,
   // Then the end of the stream, which follows at once, goes with its last part;
   // or so does the response to a request that is there already.
   held_back_ = keep_alive_ && expected <= kMaxTogether && NextIsHere();
-  w->send.more = !keep_alive_ || held_back_;
+  w->send.more = keep_alive_ ? held_back_ : expected <= kMaxWithEnd;
   Send(expected, &w->send);
 }
 
@@ -370,8 +374,13 @@ void Connection::RespondFile(int status, std::string_view head, int file,
   w->sendfile.memo = memo;
   w->sendfile.offset = offset;
   w->sendfile.length = length;
-  const bool held_back = std::exchange(held_back_, false);
-  Send(static_cast<int64_t>(head.size()) + length, &w->sendfile);
+  bool held_back = std::exchange(held_back_, false);
+  const int64_t expected = static_cast<int64_t>(head.size()) + length;
+  if (held_back && expected > kMaxTogether) {
+    PushOut();  // later it might undo what the queue does to fill segments
+    held_back = false;
+  }
+  Send(expected, &w->sendfile);
   // The file may have to come from the disk first.
   if (held_back && state_ == State::kSending) PushOut();
 }

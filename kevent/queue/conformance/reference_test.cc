@@ -165,6 +165,26 @@ TEST_P(ReferenceTest, LargeOnesFillSegments) {
   }
 }
 
+// To take the cork away would send what is to wait for the next one.
+TEST_P(ReferenceTest, WhatAnotherFollowsIsNotCorked) {
+  const Pages pages(Pattern(12 << 20));
+  const Pair pair = TcpPair();
+  SendOp* send = NewReference(pair.ours, pages.bytes());
+  send->more = true;
+  MustSubmit(send);
+  Look();
+  EXPECT_TRUE(send->in_flight());
+  EXPECT_EQ(0, Corked(pair.ours));
+}
+
+TEST_P(ReferenceTest, TheQueuesEndLeavesNoCork) {
+  const Pages pages(Pattern(12 << 20));
+  const Pair pair = TcpPair();
+  Stalled(pair.ours, pages.bytes());
+  Destroy();
+  EXPECT_EQ(0, Corked(pair.ours));
+}
+
 // However much the socket takes, others have their turn.
 TEST_P(ReferenceTest, SendsSomeAtATime) {
   constexpr int kSize = 20 << 20;
@@ -545,7 +565,8 @@ TEST_P(ReferenceTest, MemoryThatIsNotThere) {
 }
 
 TEST_P(ReferenceTest, WithoutDescriptorsToSpare) {
-  const Pages pages(Pattern(300'000));
+  constexpr size_t kSize = 600'000;
+  const Pages pages(Pattern(kSize));
   Pair pair = TcpPair(16 << 10);
   rlimit old;
   ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
@@ -559,8 +580,9 @@ TEST_P(ReferenceTest, WithoutDescriptorsToSpare) {
   ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &full));
   SendOp* send = NewReference(pair.ours, pages.bytes());
   MustSubmit(send);
-  EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, pages.bytes().size()));
-  EXPECT_EQ(300'000, ResultOf(send));
+  EXPECT_EQ(0, Corked(pair.ours));  // a copy is not corked
+  EXPECT_TRUE(pages.bytes() == PeerRead(pair.peer, kSize));
+  EXPECT_EQ(int64_t{kSize}, ResultOf(send));
   ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
 }
 
