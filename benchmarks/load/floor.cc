@@ -249,7 +249,7 @@ class Floor {
 }  // namespace
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("The least that a server of one file does.");
+  absl::SetProgramUsageMessage("A server of one file that only moves bytes.");
   if (absl::ParseCommandLine(argc, argv).size() > 1) {
     fprintf(stderr, "floor: unexpected argument\n");
     return 2;

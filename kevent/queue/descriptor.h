@@ -109,7 +109,7 @@ struct Descriptor {
   uint32_t epoch = 0;            // epoll: tells registrations apart
   bool closing = false;          // Close was called and waits for in_kernel
   bool send_failed = false;  // a send ended early: those after it are refused
-  bool may_read = true;      // epoll: no EAGAIN since the last edge
+  bool may_read = true;      // epoll: not found empty since the last edge
   bool may_write = true;
   bool hang_up = false;         // epoll: end of stream or error was announced
   bool has_operations = false;  // epoll: registered for operations

@@ -32,6 +32,7 @@ constexpr int kRecvBatch = 24;
 constexpr int kAcceptTurn = 64;
 constexpr int64_t kSecond = 1'000'000'000;
 
+// Also where the next call would fail.
 bool IsReadable(int fd) {
   pollfd p = {fd, POLLIN, 0};
   return poll(&p, 1, 0) != 0;
@@ -273,7 +274,6 @@ int64_t EpollEngine::StartAccept(AcceptOp* op, Descriptor* d) {
     }
     int r = TryAccept(op->fd);
     if (r == -EAGAIN) {
-      // Registering reports what comes between; once registered an edge does.
       d->may_read = false;
       break;
     }
@@ -285,6 +285,7 @@ int64_t EpollEngine::StartAccept(AcceptOp* op, Descriptor* d) {
     // to be had, and takes ten times as long to say so.
     d->may_read = IsReadable(op->fd);
   }
+  // Registering reports what comes between; once registered an edge does.
   return Watch(op->fd, d);
 }
 

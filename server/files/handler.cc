@@ -391,7 +391,7 @@ void StaticHandler::ServeWhole(Exchange* x, EntryRef ref) {
   }
 }
 
-// With a head that is in the exchange's scratch.
+// With a head that is at the beginning of the exchange's scratch.
 void StaticHandler::RespondBody(Exchange* x, int status, std::string_view head,
                                 std::string_view body, EntryRef entry) {
   if (entry->in_pages() && body.size() >= kLeastToLend) {
