@@ -13,9 +13,6 @@
 namespace kevent::internal {
 namespace {
 
-constexpr int kPipeBytes = 1 << 20;
-// What goes out with a pair of calls: the default of fs.pipe-max-size. Who has
-// many pipes may be refused that much: then it takes more calls.
 constexpr int kLeastPipeBytes = 128 << 10;  // the least that is asked for
 
 bool IsForbidden(int error) { return error == EPERM || error == ENOSYS; }
@@ -53,7 +50,7 @@ bool PagePipe::Open() {
     Close();
     return false;
   }
-  for (int bytes = kPipeBytes; bytes >= kLeastPipeBytes; bytes /= 2) {
+  for (int bytes = kBytes; bytes >= kLeastPipeBytes; bytes /= 2) {
     if (fcntl(write_, F_SETPIPE_SZ, bytes) >= 0) break;
   }
   return true;

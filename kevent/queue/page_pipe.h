@@ -13,6 +13,10 @@ namespace kevent::internal {
 
 class PagePipe {
  public:
+  static constexpr int kBytes = 1 << 20;
+  // What goes out with a pair of calls: the default of fs.pipe-max-size. Who
+  // has many pipes may be refused that much: then it takes more calls.
+
   PagePipe() = default;
   PagePipe(const PagePipe&) = delete;
   PagePipe& operator=(const PagePipe&) = delete;

@@ -21,6 +21,10 @@ int64_t Sum(std::span<const iovec> pieces) {
   return sum;
 }
 
+bool IsShort(const iovec& piece) {
+  return static_cast<int64_t>(piece.iov_len) < kLeastByReference;
+}
+
 // Drops what goes beyond `bytes`, which are not 0; returns what is left.
 size_t Shorten(std::span<iovec> pieces, int64_t bytes, bool* all) {
   auto left = static_cast<size_t>(bytes);
@@ -88,8 +92,16 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
       turn = kShort;
     }
     pieces = Shorten({rest, pieces}, turn, &all);
-    if (op->by_reference && pages != nullptr &&
-        Sum({rest, pieces}) >= kLeastByReference) {
+    bool refer = op->by_reference && pages != nullptr;
+    const int64_t sum = refer ? Sum({rest, pieces}) : 0;
+    if (refer && sum > PagePipe::kBytes && IsShort(rest[0])) {
+      // A head would take the room of a page, for which there is another pair
+      // of calls in the end.
+      refer = false;
+      pieces = 1;
+      all = false;
+    }
+    if (refer && sum >= kLeastByReference) {
       int64_t sent;
       const int r =
           pages->Send(op->fd, {rest, pieces}, op->more || !all, &sent);

@@ -419,6 +419,31 @@ TEST_P(ReferenceTest, GathersAnyNumberOfPieces) {
   }
 }
 
+TEST_P(ReferenceTest, AHeadBeforeMoreThanThePipeHolds) {
+  const Pages pages(Pattern(3 << 20));
+  for (size_t head : {1u, 251u, 6143u, 6144u}) {
+    for (size_t body : {(1u << 20) - 251, 1u << 20, (1u << 20) + 1, 2u << 20}) {
+      for (int buffer : {0, 4 << 10, 64 << 10}) {
+        SCOPED_TRACE(testing::Message()
+                     << head << " + " << body << ", " << buffer);
+        Pair pair = TcpPair(buffer);
+        char* const data = const_cast<char*>(pages.bytes().data());
+        // Bodies are at the beginning of a page.
+        std::vector<iovec> pieces = {{data, head}, {data + 8192, body}};
+        SendOp* send = New<SendOp>(pair.ours);
+        send->pieces = pieces;
+        send->by_reference = true;
+        MustSubmit(send);
+        std::string sent(pages.bytes().substr(0, head));
+        sent += pages.bytes().substr(8192, body);
+        EXPECT_TRUE(sent == PeerRead(pair.peer, sent.size()));
+        EXPECT_EQ(static_cast<int64_t>(sent.size()), ResultOf(send));
+        CloseByQueue(pair.ours);
+      }
+    }
+  }
+}
+
 TEST_P(ReferenceTest, WhatOneSocketDoesNotTakeGoesToNoOther) {
   const Pages slow(std::string(1 << 20, 's'));
   const Pages quick(std::string(32 << 10, 'q'));
