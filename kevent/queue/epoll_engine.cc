@@ -32,12 +32,6 @@ constexpr int kRecvBatch = 24;
 constexpr int kAcceptTurn = 64;
 constexpr int64_t kSecond = 1'000'000'000;
 
-// Also where the next call would fail.
-bool IsReadable(int fd) {
-  pollfd p = {fd, POLLIN, 0};
-  return poll(&p, 1, 0) != 0;
-}
-
 class EpollEngine final : public Engine {
  public:
   EpollEngine(Core* core, int epoll) : core_(core), epoll_(epoll) {}
@@ -283,7 +277,7 @@ int64_t EpollEngine::StartAccept(AcceptOp* op, Descriptor* d) {
     core_->Deliver(op, r, 0, false);
     // To ask is cheap; accept makes a file before it finds that there is none
     // to be had, and takes ten times as long to say so.
-    d->may_read = IsReadable(op->fd);
+    d->may_read = IsReady(op->fd, POLLIN);
   }
   // Registering reports what comes between; once registered an edge does.
   return Watch(op->fd, d);
@@ -303,8 +297,7 @@ int64_t EpollEngine::StartConnect(ConnectOp* op, Descriptor* d) {
     d->hang_up = false;
     return Watch(op->fd, d);
   }
-  pollfd p = {op->fd, POLLOUT, 0};
-  if (poll(&p, 1, 0) == 0) return kPending;
+  if (!IsReady(op->fd, POLLOUT)) return kPending;
   int error = 0;
   socklen_t length = sizeof error;
   if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) {

@@ -318,8 +318,7 @@ bool Core::FireData(uint32_t index, uint32_t events, uint32_t flags,
 bool Core::StillReady(uint32_t index) {
   Slot& slot = slots_.at(index);
   if (slot.source != Source::kPoll) return true;
-  pollfd p = {slot.fd, static_cast<short>(slot.events), 0};
-  if (poll(&p, 1, 0) != 0) return true;
+  if (IsReady(slot.fd, static_cast<short>(slot.events))) return true;
   // Not delivered: it goes on as if it had not fired.
   slot.ready = 0;
   if (slot.finished || (slot.flags & kDispatch)) {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "kevent/queue/engine.h"
@@ -19,10 +20,6 @@ int64_t Sum(std::span<const iovec> pieces) {
   int64_t sum = 0;
   for (const iovec& piece : pieces) sum += static_cast<int64_t>(piece.iov_len);
   return sum;
-}
-
-bool IsShort(const iovec& piece) {
-  return static_cast<int64_t>(piece.iov_len) < kLeastByReference;
 }
 
 // Drops what goes beyond `bytes`, which are not 0; returns what is left.
@@ -94,7 +91,7 @@ int64_t TrySend(SendOp* op, PagePipe* pages) {
     pieces = Shorten({rest, pieces}, turn, &all);
     bool refer = op->by_reference && pages != nullptr;
     const int64_t sum = refer ? Sum({rest, pieces}) : 0;
-    if (refer && sum > PagePipe::kBytes && IsShort(rest[0])) {
+    if (refer && sum > PagePipe::kBytes && Sum({rest, 1}) < kLeastByReference) {
       // A head would take the room of a page, for which there is another pair
       // of calls in the end.
       refer = false;
@@ -154,6 +151,11 @@ int TryAccept(int fd) {
         return -errno;
     }
   }
+}
+
+bool IsReady(int fd, short events) {
+  pollfd p = {fd, events, 0};
+  return poll(&p, 1, 0) != 0;
 }
 
 int SetNonBlocking(int fd) {

@@ -68,6 +68,9 @@ int TryAccept(int fd);
 // A descriptor or negative errno; connections that died in the backlog are
 // passed over. The listener must be non-blocking.
 
+bool IsReady(int fd, short events);
+// What poll(2) says now. Also true where the next call would fail.
+
 int SetNonBlocking(int fd);
 
 uint8_t SocketType(int fd);

@@ -374,12 +374,10 @@ void Connection::RespondFile(int status, std::string_view head, int file,
   w->sendfile.memo = memo;
   w->sendfile.offset = offset;
   w->sendfile.length = length;
-  bool held_back = std::exchange(held_back_, false);
   const int64_t expected = static_cast<int64_t>(head.size()) + length;
-  if (held_back && expected > kMaxTogether) {
-    PushOut();  // later it might undo what the queue does to fill segments
-    held_back = false;
-  }
+  // Later it might undo what the queue does to fill segments.
+  if (held_back_ && expected > kMaxTogether) PushOut();
+  const bool held_back = std::exchange(held_back_, false);
   Send(expected, &w->sendfile);
   // The file may have to come from the disk first.
   if (held_back && state_ == State::kSending) PushOut();

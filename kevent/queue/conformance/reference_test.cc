@@ -72,8 +72,9 @@ class ReferenceTest : public QueueTest {
     return sends;
   }
   // One that its peer does not read: part of it is on its way.
-  SendOp* Stalled(int fd, std::string_view bytes) {
+  SendOp* Stalled(int fd, std::string_view bytes, bool more = false) {
     SendOp* op = NewReference(fd, bytes);
+    op->more = more;
     MustSubmit(op);
     Look();
     EXPECT_TRUE(op->in_flight());
@@ -169,11 +170,7 @@ TEST_P(ReferenceTest, LargeOnesFillSegments) {
 TEST_P(ReferenceTest, WhatAnotherFollowsIsNotCorked) {
   const Pages pages(Pattern(12 << 20));
   const Pair pair = TcpPair();
-  SendOp* send = NewReference(pair.ours, pages.bytes());
-  send->more = true;
-  MustSubmit(send);
-  Look();
-  EXPECT_TRUE(send->in_flight());
+  Stalled(pair.ours, pages.bytes(), /*more=*/true);
   EXPECT_EQ(0, Corked(pair.ours));
 }
 
