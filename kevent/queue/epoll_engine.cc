@@ -162,9 +162,8 @@ int EpollEngine::Arm(uint32_t index, Slot* slot, Descriptor* d) {
   if (before != 0 && before == d->registered && (before & EPOLLET)) {
     // No call was made that would have told what is ready already.
     pollfd p = {slot->fd, static_cast<short>(slot->events), 0};
-    if (poll(&p, 1, 0) > 0) {
-      core_->Fire(index, static_cast<uint32_t>(p.revents));
-    }
+    PollNow({&p, 1});
+    if (p.revents) core_->Fire(index, static_cast<uint32_t>(p.revents));
   }
   return 0;
 }
@@ -189,7 +188,6 @@ void EpollEngine::Hush(uint32_t, Slot* slot, Descriptor* d) {
 
 void EpollEngine::Retest(std::span<const uint32_t> slots) {
   polls_.clear();
-  size_t n = 0;
   for (uint32_t index : slots) {
     Slot& slot = core_->slot(index);
     if (slot.hushed) {
@@ -199,9 +197,8 @@ void EpollEngine::Retest(std::span<const uint32_t> slots) {
     // Where the registration is level-triggered the kernel tests it.
     if (NativeLevel(*core_->Get(slot.fd))) continue;
     polls_.push_back({slot.fd, static_cast<short>(slot.events), 0});
-    ++n;
   }
-  if (n == 0 || poll(polls_.data(), n, 0) <= 0) return;
+  PollNow(polls_);
   size_t at = 0;
   for (uint32_t index : slots) {
     const Slot& slot = core_->slot(index);

@@ -153,9 +153,27 @@ int TryAccept(int fd) {
   }
 }
 
+void PollNow(std::span<pollfd> polled) {
+  if (polled.empty()) return;
+  while (poll(polled.data(), polled.size(), 0) < 0) {
+    // A signal interrupts it although it does not wait, if nothing is ready.
+    if (errno == EINTR) continue;
+    if (polled.size() == 1) {
+      polled[0].revents = polled[0].events;
+      return;
+    }
+    // More than RLIMIT_NOFILE at once, or than there is memory for.
+    const size_t half = polled.size() / 2;
+    PollNow(polled.first(half));
+    PollNow(polled.subspan(half));
+    return;
+  }
+}
+
 bool IsReady(int fd, short events) {
   pollfd p = {fd, events, 0};
-  return poll(&p, 1, 0) != 0;
+  PollNow({&p, 1});
+  return p.revents != 0;
 }
 
 int SetNonBlocking(int fd) {

@@ -2,6 +2,8 @@
 #ifndef KEVENT_QUEUE_TRANSFER_H_
 #define KEVENT_QUEUE_TRANSFER_H_
 
+#include <poll.h>
+
 #include <cstdint>
 #include <span>
 
@@ -68,8 +70,12 @@ int TryAccept(int fd);
 // A descriptor or negative errno; connections that died in the backlog are
 // passed over. The listener must be non-blocking.
 
+void PollNow(std::span<pollfd> polled);
+// Sets `revents` to what is ready now: poll(2) without a wait. Where the kernel
+// cannot tell it is `events`.
+
 bool IsReady(int fd, short events);
-// What poll(2) says now. Also true where the next call would fail.
+// The same of one. Also true where the next call would fail.
 
 int SetNonBlocking(int fd);
 

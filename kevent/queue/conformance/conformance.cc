@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -15,6 +17,7 @@
 #include <atomic>
 #include <random>
 #include <sstream>
+#include <thread>
 
 namespace kevent::conformance {
 namespace {
@@ -109,6 +112,19 @@ void Spin(uint32_t turns) {
   for (uint32_t i = 0; i < turns; ++i) {
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
+}
+
+SignalStorm::SignalStorm() {
+  sender_ = std::thread([this, self = pthread_self(), seed = Seed()] {
+    for (std::mt19937 random(seed); !stop_.load(); Spin(random() % 1000)) {
+      pthread_kill(self, SIGUSR2);
+    }
+  });
+}
+
+SignalStorm::~SignalStorm() {
+  stop_.store(true);
+  sender_.join();
 }
 
 std::string TempFolder() {

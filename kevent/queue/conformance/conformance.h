@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <list>
@@ -14,6 +15,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "kevent/queue/queue.h"
@@ -48,6 +50,38 @@ std::string Describe(const Entry& e);
 
 void Spin(uint32_t turns);
 // Passes a little time without the kernel.
+
+class WithHandler {
+ public:
+  explicit WithHandler(int signo) : signo_(signo) {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { ran = ran + 1; };
+    action.sa_flags = SA_RESTART;  // makes no difference to a wait
+    sigaction(signo, &action, &before_);
+    ran = 0;
+  }
+  ~WithHandler() { sigaction(signo_, &before_, nullptr); }
+
+  static inline volatile sig_atomic_t ran = 0;
+
+ private:
+  const int signo_;
+  struct sigaction before_;
+};
+// Handles a signal with a count while it lives. One at a time.
+
+class SignalStorm {
+ public:
+  SignalStorm();
+  ~SignalStorm();
+
+ private:
+  const WithHandler handler_{SIGUSR2};
+  std::atomic<bool> stop_{false};
+  std::thread sender_;
+};
+// While it lives the thread that made it is interrupted over and over, at any
+// point.
 
 struct Pair {
   int ours = -1;  // for the queue; in blocking mode

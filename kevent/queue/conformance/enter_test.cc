@@ -204,24 +204,6 @@ TEST_P(EnterTest, WakeEndsOneWait) {
   EXPECT_GE(queue().stats().sleeps, 1u);
 }
 
-class WithHandler {
- public:
-  explicit WithHandler(int signo) : signo_(signo) {
-    struct sigaction action = {};
-    action.sa_handler = [](int) { ran = ran + 1; };
-    action.sa_flags = SA_RESTART;  // makes no difference to a wait
-    sigaction(signo, &action, &before_);
-    ran = 0;
-  }
-  ~WithHandler() { sigaction(signo_, &before_, nullptr); }
-
-  static inline volatile sig_atomic_t ran = 0;
-
- private:
-  const int signo_;
-  struct sigaction before_;
-};
-
 TEST_P(EnterTest, SignalMaskIsInPlaceForTheWaitAlone) {
   WithHandler handler(SIGUSR2);
   sigset_t blocked, before, open;

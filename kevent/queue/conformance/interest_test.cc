@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <array>
 #include <set>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -49,6 +51,17 @@ class InterestTest : public QueueTest {
     Wait look;
     look.min = 0;
     EXPECT_EQ(0, queue().Enter({}, look));
+  }
+  int Gather(std::span<Entry> out, uint32_t min) {
+    Wait wait;
+    wait.min = min;
+    wait.absolute = true;
+    wait.timeout_ns = NowNs() + PatienceNs();
+    int r;
+    do {
+      r = queue().Enter(out, wait);
+    } while (r == -EINTR);
+    return r;
   }
   void ExpectFires(Handle handle, uint32_t events, uint32_t flags) {
     Entry e = One();
@@ -355,6 +368,21 @@ TEST_P(InterestTest, LastCheckDropsWhatIsNotReadyAnyMore) {
   }
 }
 
+TEST_P(InterestTest, LastCheckAmongSignals) {
+  const int event = Event();
+  Watch(event, POLLIN, kLastCheck);
+  SignalStorm storm;
+  int found = 0;
+  for (int i = 0; i < 5000 && found == 0; ++i) {
+    Raise(event);
+    Gather({}, 0);
+    Drain(event);
+    Entry e;
+    found = Gather({&e, 1}, 0);
+  }
+  EXPECT_EQ(found, 0);
+}
+
 TEST_P(InterestTest, RemovedMakesNoEntry) {
   const int event = Event();
   for (uint32_t flags : {uint32_t{0}, uint32_t{kEdge}, uint32_t{kOneShot}}) {
@@ -508,6 +536,23 @@ TEST_P(InterestTest, ManyOnOneDescriptor) {
   EXPECT_EQ(seen.size(), 10u);
   for (uint64_t id : seen) EXPECT_EQ(id % 2, 1u);
   ExpectNothing();
+}
+
+TEST_P(InterestTest, MoreLevelsThanDescriptorsAreAllowed) {
+  rlimit limit;
+  ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
+  const rlimit lower = {100, limit.rlim_max};
+  const int event = Event(1);
+  // Beside an edge the kernel does not test them by itself.
+  Watch(event, POLLIN, kEdge);
+  for (int i = 0; i < 200; ++i) Watch(event, POLLIN);
+  ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &lower));
+  std::vector<Entry> out(201);
+  EXPECT_EQ(201, Gather(out, 201));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(200, Gather(out, 200));
+  Drain(event);
+  EXPECT_EQ(0, Gather(out, 0));
+  ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
 }
 
 TEST_P(InterestTest, Pipes) {
