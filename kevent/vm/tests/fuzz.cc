@@ -17,15 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,12 +29,12 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "kevent/vm/tests/fuzz_files.h"
 #include "kevent/vm/tests/raw.h"
 
 namespace kevent::raw {
@@ -49,7 +44,6 @@ constexpr int kThreads = 3;
 constexpr uint64_t kCallsOfRound = 5000;
 constexpr size_t kArena = 64 << 10;
 constexpr size_t kGuard = 2 * KEVENT_MAX_CHANGES * sizeof(kevent_sqe);
-constexpr int kMutedSignal = 34;  // the first of real time that is ours
 constexpr uint64_t kAcceptTag = 0xacce'97ull << 40;  // of user_data
 
 // Shared with the rounds' processes.
@@ -64,193 +58,6 @@ Shared* shared = nullptr;
 [[noreturn]] void Fail(const std::string& what) {
   dprintf(2, "fuzz: %s\n", what.c_str());
   _exit(66);
-}
-
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : random_(seed) {}
-  uint64_t operator()(uint64_t below) { return random_() % below; }
-  bool OneIn(uint64_t n) { return random_() % n == 0; }
-  uint64_t Any() { return random_(); }
-  template <typename T, size_t kSize>
-  T Of(const std::array<T, kSize>& values) {
-    return values[random_() % kSize];
-  }
-  // A number with few or many bits, or at the edge of something.
-  uint64_t Number() {
-    switch ((*this)(6)) {
-      case 0:
-        return (*this)(4);
-      case 1:
-        return uint64_t{1} << (*this)(64);
-      case 2:
-        return (uint64_t{1} << (*this)(64)) - 1;
-      case 3:
-        return ~(*this)(4);
-      case 4:
-        return random_() >> (*this)(64);
-      default:
-        return random_();
-    }
-  }
-
- private:
-  std::mt19937_64 random_;
-};
-
-// ---- What there is to watch ----
-
-// Descriptors of all threads. A slot may be closed by anybody at any time, also
-// while another thread passes its number to the kernel: that is the point.
-class Files {
- public:
-  Files() {
-    for (auto& slot : slots_) slot = -1;
-  }
-  // A regular file that is open all the time.
-  int file() const { return file_; }
-  void set_file(int fd) { file_ = fd; }
-  // Its folder.
-  int root() const { return root_; }
-  void set_root(int fd) { root_ = fd; }
-  int Pick(Dice* dice) { return slots_[(*dice)(slots_.size())]; }
-  void Put(Dice* dice, int fd) {
-    if (fd < 0) return;
-    const int old = slots_[(*dice)(slots_.size())].exchange(fd);
-    if (old >= 0) close(old);
-  }
-  void Drop(Dice* dice) {
-    const int old = slots_[(*dice)(slots_.size())].exchange(-1);
-    if (old >= 0) close(old);
-  }
-
- private:
-  std::array<std::atomic<int>, 64> slots_;
-  int file_ = -1;
-  int root_ = -1;
-};
-
-void MakeFiles(Dice* dice, Files* files, const std::string& folder) {
-  int fds[2] = {-1, -1};
-  switch ((*dice)(12)) {
-    case 0:
-      if (pipe2(fds, O_NONBLOCK | O_CLOEXEC)) return;
-      break;
-    case 1:
-      if (socketpair(
-              AF_UNIX,
-              dice->Of(std::array{SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET}) |
-                  SOCK_NONBLOCK | SOCK_CLOEXEC,
-              0, fds)) {
-        return;
-      }
-      break;
-    case 2: {
-      const int family = dice->OneIn(2) ? AF_INET : AF_INET6;
-      const int listener =
-          socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-      listen(listener, 4);
-      sockaddr_storage address;
-      socklen_t length = sizeof address;
-      auto* p = reinterpret_cast<sockaddr*>(&address);
-      getsockname(listener, p, &length);
-      fds[0] = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-      connect(fds[0], p, length);
-      if (dice->OneIn(4)) {
-        files->Put(dice, listener);
-      } else {
-        fds[1] =
-            accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        close(listener);
-      }
-      break;
-    }
-    case 3:
-      fds[0] = socket(dice->OneIn(2) ? AF_INET : AF_INET6,
-                      SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-      break;
-    case 4:
-      fds[0] = eventfd(static_cast<unsigned>((*dice)(2)),
-                       EFD_NONBLOCK | EFD_CLOEXEC);
-      break;
-    case 5: {
-      fds[0] = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-      itimerspec spec = {};
-      spec.it_value.tv_nsec = static_cast<long>(1 + (*dice)(2 * kMs));
-      timerfd_settime(fds[0], 0, &spec, nullptr);
-      break;
-    }
-    case 6: {
-      sigset_t mask;
-      sigemptyset(&mask);
-      sigaddset(&mask, kMutedSignal);
-      fds[0] = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
-      break;
-    }
-    case 7:
-      fds[0] = epoll_create1(EPOLL_CLOEXEC);
-      break;
-    case 8:
-      fds[0] = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-      break;
-    case 9:
-      fds[0] = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-      inotify_add_watch(fds[0], folder.c_str(), IN_CREATE);
-      break;
-    case 10:
-      fds[0] = open((folder + "/" + std::to_string((*dice)(8))).c_str(),
-                    O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-      break;
-    default:
-      fds[0] = open(folder.c_str(),
-                    dice->OneIn(2) ? O_PATH | O_CLOEXEC : O_RDONLY | O_CLOEXEC);
-  }
-  files->Put(dice, fds[0]);
-  files->Put(dice, fds[1]);
-}
-
-// Something happens at some of them.
-void Stir(Dice* dice, Files* files, const std::string& folder) {
-  const int fd = files->Pick(dice);
-  char block[16] = "stir";
-  switch ((*dice)(9)) {
-    case 0:
-    case 1:
-    case 2: {
-      const uint64_t one = 1;
-      if (write(fd, &one, sizeof one) < 0) errno = 0;
-      break;
-    }
-    case 3:
-    case 4:
-      if (read(fd, block, sizeof block) < 0) errno = 0;
-      break;
-    case 5:
-      shutdown(fd, static_cast<int>((*dice)(3)));
-      break;
-    case 6: {
-      const std::string name = folder + "/" + std::to_string((*dice)(8));
-      switch ((*dice)(4)) {
-        case 0:
-          unlink(name.c_str());
-          break;
-        case 1:
-          rename(name.c_str(), (name + "x").c_str());
-          break;
-        case 2:
-          chmod(name.c_str(), 0600);
-          break;
-        default:
-          close(open(name.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
-      }
-      break;
-    }
-    case 7:
-      kill(getpid(), kMutedSignal);
-      break;
-    default:
-      close(accept4(fd, nullptr, nullptr, SOCK_CLOEXEC));
-  }
 }
 
 // ---- A thread's calls ----
