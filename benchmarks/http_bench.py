@@ -17,7 +17,7 @@ import time
 
 from macro import (
     admin, beside, cold, compare, machine, mix, ratios, report, rounds, scale, servers)
-from macro.arguments import count, list_of, parse_size, positive
+from macro.arguments import count, keep_or_close, list_of, parse_size, positive
 from macro.rounds import KIB, MIB
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -62,7 +62,7 @@ def arguments():
         "--connections", type=list_of(count), metavar="1,64,...",
         help="numbers of connections")
     parser.add_argument(
-        "--modes", type=list_of(str), metavar="keep,close",
+        "--modes", type=list_of(keep_or_close), metavar="keep,close",
         help="connections kept, or one for each request")
     parser.add_argument(
         "--servers", type=list_of(str), metavar=",".join(SERVERS),
@@ -112,9 +112,6 @@ def arguments():
         "--compare", nargs=2, metavar=("A.json", "B.json"),
         help="compare two results and measure nothing")
     args = parser.parse_args()
-    for mode in args.modes or []:
-        if mode not in ("keep", "close"):
-            parser.error(f"--modes: unknown mode {mode}")
     if args.admin and args.seconds not in (None, admin.ROUND_SECONDS):
         parser.error("--admin: a round is as long as the time between two scrapes")
     if args.servers is None:

@@ -13,12 +13,12 @@ import re
 import sys
 
 from macro import report
-from macro.arguments import count, list_of, parse_size
+from macro.arguments import count, keep_or_close, list_of, parse_size
 from macro.rounds import size_name
 from vm import cold, costs, echo, figures2006, guest
 
 SERVERS = ["floor", "module", "uring", "epoll", "nginx-sendfile", "nginx-buffered"]
-# (module - floor) / (nginx - floor), by size of the file.
+# (module - floor) / (nginx - floor), by size of the file, with kept connections.
 AIMS = {1 << 10: 0.35, 100 << 10: 0.5}
 
 
@@ -26,26 +26,28 @@ def requests(args, results):
     """Measures what a request costs with each server."""
     adds = (guest.programs("batch", "floor", "requests")
             + guest.scripts("await.sh", "nginx.sh", "http.sh")
-            + guest.configurations(args.servers))
+            + guest.configurations(args.servers)
+            + [guest.configuration("keventd.textproto")])
     # Without: with one processor whoever is woken may interrupt whoever wakes, and
     # nothing gathers.
     command = [] if args.preempt else ["/bench/batch"]
     command += ["sh", "/bench/http.sh", " ".join(args.servers),
                " ".join(map(str, args.sizes)), " ".join(map(str, args.connections)),
-               "1000" if args.quick else "4000"]
+               " ".join(args.modes), "1000" if args.quick else "4000"]
     for line in guest.run(args, adds, command):
-        match = re.fullmatch(r"(\S+) (\d+) (\d+) (\d+)", line)
+        match = re.fullmatch(r"(\S+) (\d+) (\d+) (keep|close) (\d+)", line)
         if not match:
             print(line, file=sys.stderr)
             continue
-        server, size, connections, cost = match.groups()
+        server, size, connections, mode, cost = match.groups()
         name, _, engine = server.partition("-")
         if name not in ("floor", "nginx"):
             name, engine = "keventd", server
         results.append({"server": name, "engine": engine, "kernel": args.kernel,
                         "file_bytes": int(size), "connections": int(connections),
+                        "keepalive": mode == "keep",
                         "instructions_per_request": int(cost)})
-        guest.say(f"{size_name(int(size))} {connections} {server}: {cost}")
+        guest.say(f"{size_name(int(size))} {connections} {mode} {server}: {cost}")
 
 
 def request_table(results):
@@ -57,21 +59,22 @@ def request_table(results):
     servers = list(dict.fromkeys(map(name, results)))
     by_cell = {}
     for r in results:
-        cell = by_cell.setdefault((r["file_bytes"], r["connections"]), {})
+        key = (not r["keepalive"], r["file_bytes"], r["connections"])
+        cell = by_cell.setdefault(key, {})
         cell[name(r)] = r["instructions_per_request"]
     rows = []
-    for (size, connections), cost in sorted(by_cell.items()):
+    for (close, size, connections), cost in sorted(by_cell.items()):
         nginx = min((cost[s] for s in cost if s.startswith("nginx-")), default=None)
-        row = [size_name(size), str(connections)]
+        row = [size_name(size), str(connections), "close" if close else "keep"]
         row += [str(cost.get(server, "-")) for server in servers]
         note = ""
         if nginx and "module" in cost and "floor" in cost:
             ratio = (cost["module"] - cost["floor"]) / (nginx - cost["floor"])
             note = f"{ratio:.2f}"
-            if size in AIMS:
+            if size in AIMS and not close:
                 note += f" (aim {AIMS[size]})"
         rows.append(row + [note])
-    headings = ["file", "connections"] + servers + ["(module-floor)/(nginx-floor)"]
+    headings = ["file", "connections", "mode"] + servers + ["(module-floor)/(nginx-floor)"]
     yield from report.table(rows, headings)
 
 
@@ -123,6 +126,7 @@ def main():
     parser.add_argument("--kernel", default="6.1", choices=["6.1", "6.12"])
     parser.add_argument("--sizes", default="1K,16K,100K,1M", type=list_of(parse_size))
     parser.add_argument("--connections", default="1,64", type=list_of(count))
+    parser.add_argument("--modes", default="keep,close", type=list_of(keep_or_close))
     parser.add_argument("--servers", default=",".join(SERVERS), type=list_of(str))
     parser.add_argument("--preempt", action="store_true",
                         help="requests: let woken processes interrupt each other")

@@ -29,6 +29,13 @@ def count(text):
     return value
 
 
+def keep_or_close(text):
+    """Returns "keep", or "close": a connection for each request."""
+    if text not in ("keep", "close"):
+        raise argparse.ArgumentTypeError(f"unknown mode {text}")
+    return text
+
+
 def list_of(convert):
     """Returns a parser of lists with commas."""
     return lambda text: [convert(part) for part in text.split(",") if part]

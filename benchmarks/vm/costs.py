@@ -21,6 +21,8 @@ SIZES = {"1K": 1 << 10, "16K": 16 << 10}
 # goes out in pieces, how many hangs on who runs when, and the slightest change
 # elsewhere moves such a figure by a tenth.
 CONNECTIONS = [1, 64]
+CLOSE = "1K 64 close"
+# A connection for each request; all else with kept ones.
 REQUESTS = 1000
 UNSTEADY = {"16K 64 user"}
 # Left out: moved by 4% with nothing but another content of the guest's memory.
@@ -59,11 +61,13 @@ def figures_of(lines):
     for line in lines:
         if line.startswith("kernel "):
             kernel = line[len("kernel "):]
-        match = re.fullmatch(r"(\w+) (\d+) (\d+) (user )?(\d+)", line)
+        match = re.fullmatch(r"(\w+) (\d+) (\d+) (keep|close) (user )?(\d+)", line)
         if not match:
             continue
-        server, size, connections, user, count = match.groups()
+        server, size, connections, mode, user, count = match.groups()
         cell = f"{names[int(size)]} {connections}"
+        if mode == "close":
+            cell += " close"
         if user:
             figures[f"{server} {cell} user"] = int(count)
         else:
@@ -75,9 +79,9 @@ def figures_of(lines):
 
 
 def expected():
-    """Returns the names of all figures: ENGINE SIZE CONNECTIONS WHAT."""
-    cells = [f"{size} {connections} {what}" for what in ("user", "to floor")
-             for size in SIZES for connections in CONNECTIONS]
+    """Returns the names of all figures: ENGINE SIZE CONNECTIONS [close] WHAT."""
+    cells = [f"{size} {connections}" for size in SIZES for connections in CONNECTIONS]
+    cells = [f"{cell} {what}" for what in ("user", "to floor") for cell in cells + [CLOSE]]
     return [f"{engine} {cell}" for engine in ENGINES for cell in cells
             if cell not in UNSTEADY]
 
@@ -149,13 +153,16 @@ def _show(rows):
 def measure(args):
     """Returns ({name: figure}, kernel)."""
     adds = (guest.programs("batch", "floor", "requests", "user_cost")
-            + guest.scripts("await.sh", "nginx.sh", "http.sh"))
+            + guest.scripts("await.sh", "nginx.sh", "http.sh")
+            + [guest.configuration("keventd.textproto")])
     script = """echo "kernel $(uname -v)"
-        /bench/batch sh /bench/http.sh "floor $1" "$2" "$3" "$4" &&
-        exec /bench/batch sh /bench/http.sh "$1" "$2" "$3" "$4" user"""
+        http() { /bench/batch sh /bench/http.sh "$@"; }
+        http "floor $1" "$2" "$3" keep "$6" && http "$1" "$2" "$3" keep "$6" user &&
+        http "floor $1" "$4" "$5" close "$6" && http "$1" "$4" "$5" close "$6" user"""
+    size, connections, _ = CLOSE.split()
     command = ["sh", "-c", script, "costs", " ".join(ENGINES),
                " ".join(map(str, SIZES.values())), " ".join(map(str, CONNECTIONS)),
-               str(REQUESTS)]
+               str(SIZES[size]), connections, str(REQUESTS)]
     return figures_of(guest.run(args, adds, command))
 
 

@@ -30,14 +30,17 @@ class CostsTest(unittest.TestCase):
     def test_reads_what_the_guest_prints(self):
         figures, kernel = costs.figures_of([
             "kernel #1 SMP PREEMPT_DYNAMIC Debian 6.1.1-1 (2026-01-01)",
-            "floor 1024 1 1000", "floor 16384 64 3000",
-            "requests: something else", "module 1024 1 1250",
-            "module 1024 1 user 777", "module 16384 64 2700"])
+            "floor 1024 1 keep 1000", "floor 16384 64 keep 3000", "floor 1024 64 close 5000",
+            "requests: something else", "module 1024 1 keep 1250",
+            "module 1024 1 keep user 777", "module 16384 64 keep 2700",
+            "module 1024 64 close 6000", "module 1024 64 close user 999"])
         self.assertEqual("6.1.1-1", costs.key_of(kernel)["kernel"])
         self.assertEqual({
             "module 1K 1 user": 777,
             "module 1K 1 to floor": 1.25,
             "module 16K 64 to floor": 0.9,
+            "module 1K 64 close to floor": 1.2,
+            "module 1K 64 close user": 999,
         }, figures)
         self.assertLessEqual(set(figures), set(costs.expected()))
 

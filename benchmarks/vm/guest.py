@@ -31,8 +31,12 @@ def scripts(*names):
 
 def configurations(servers):
     """The same for the configurations of those servers that are an nginx."""
-    return [(os.path.join(TOP, f"benchmarks/conf/{name}.conf"), f"/bench/conf/{name}.conf")
-            for name in servers if name.startswith("nginx-")]
+    return [configuration(f"{name}.conf") for name in servers if name.startswith("nginx-")]
+
+
+def configuration(name):
+    """The same for a file of benchmarks/conf."""
+    return os.path.join(TOP, "benchmarks/conf", name), f"/bench/conf/{name}"
 
 
 def run(args, adds, command, icount=True, flags=()):

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A small HTTP client for ./kev bench vm: keep-alive connections that ask for
-// one file again and again, and what that costs the whole machine, this program
+// A small HTTP client for ./kev bench vm: connections that ask for one file
+// again and again, and what that costs the whole machine, this program
 // included. In the guest with deterministic instruction counts the clock
 // advances by one nanosecond for each instruction, so it prints instructions.
 //
-//   requests PORT TARGET BYTES CONNECTIONS REQUESTS
+//   requests PORT TARGET BYTES CONNECTIONS REQUESTS keep|close
 //
-// BYTES is the length of the body that is expected.
+// BYTES is the length of the body that is expected. With `close` each request
+// has a connection of its own, which the server ends; so many at a time.
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -27,23 +28,24 @@ namespace {
 struct Connection {
   int fd = -1;
   size_t left = 0;  // bytes of the answer still to come; 0: its head is awaited
+  bool answered = false;
 };
 
 class Client {
  public:
-  Client(uint16_t port, const std::string& target, size_t bytes, size_t count)
-      : bytes_(bytes), epoll_(epoll_create1(0)), connections_(count) {
+  Client(uint16_t port, const std::string& target, size_t bytes, size_t count,
+         bool close_after)
+      : port_(port),
+        bytes_(bytes),
+        close_after_(close_after),
+        epoll_(epoll_create1(0)),
+        connections_(count) {
     request_ = "GET " + target +
-               " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: requests\r\n"
+               " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: requests\r\n" +
+               (close_after ? "Connection: close\r\n" : "") +
                "Accept: */*\r\n\r\n";
-    for (Connection& c : connections_) {
-      c.fd = Connect(port);
-      NoDelay(c.fd);
-      epoll_event e = {};
-      e.events = EPOLLIN;
-      e.data.ptr = &c;
-      if (epoll_ctl(epoll_, EPOLL_CTL_ADD, c.fd, &e) < 0) Die("epoll_ctl");
-    }
+    if (close_after) return;
+    for (Connection& c : connections_) Open(&c);
   }
 
   // Returns when `count` answers have come.
@@ -60,10 +62,21 @@ class Client {
   }
 
  private:
+  void Open(Connection* c) {
+    c->fd = Connect(port_);
+    NoDelay(c->fd);
+    epoll_event e = {};
+    e.events = EPOLLIN;
+    e.data.ptr = c;
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, c->fd, &e) < 0) Die("epoll_ctl");
+  }
+
   void Ask(Connection* c) {
     if (to_send_ == 0) return;
     --to_send_;
+    if (close_after_) Open(c);
     c->left = 0;
+    c->answered = false;
     if (send(c->fd, request_.data(), request_.size(), 0) !=
         static_cast<ssize_t>(request_.size())) {
       Die("send");
@@ -72,7 +85,13 @@ class Client {
 
   void Receive(Connection* c) {
     ssize_t n = recv(c->fd, buffer_, sizeof buffer_, 0);
-    if (n <= 0) Die("recv");
+    if (n == 0 && close_after_ && c->answered) {
+      close(c->fd);
+      --to_come_;
+      Ask(c);
+      return;
+    }
+    if (n <= 0 || c->answered) Die("recv");
     auto got = static_cast<size_t>(n);
     if (c->left == 0) {
       // All servers here send the head in one piece.
@@ -89,11 +108,15 @@ class Client {
     if (got > c->left) Die("too much");
     c->left -= got;
     if (c->left > 0) return;
+    c->answered = true;
+    if (close_after_) return;
     --to_come_;
     Ask(c);
   }
 
+  const uint16_t port_;
   const size_t bytes_;
+  const bool close_after_;
   const int epoll_;
   std::vector<Connection> connections_;
   std::string request_;
@@ -105,15 +128,18 @@ class Client {
 }  // namespace kevent::bench
 
 int main(int argc, char** argv) {
-  if (argc != 6) {
-    fprintf(stderr, "usage: requests PORT TARGET BYTES CONNECTIONS REQUESTS\n");
+  const std::string_view mode = argc == 7 ? argv[6] : "";
+  if (mode != "keep" && mode != "close") {
+    fprintf(stderr,
+            "usage: requests PORT TARGET BYTES CONNECTIONS REQUESTS "
+            "keep|close\n");
     return 2;
   }
   const size_t connections = strtoul(argv[4], nullptr, 10);
   const size_t requests = strtoul(argv[5], nullptr, 10);
   static kevent::bench::Client client(static_cast<uint16_t>(atoi(argv[1])),
                                       argv[2], strtoul(argv[3], nullptr, 10),
-                                      connections);
+                                      connections, mode == "close");
   client.Run(requests / 4 + connections);
   const int64_t begin = kevent::bench::Now();
   client.Run(requests);
