@@ -29,7 +29,7 @@ UNSTEADY = {"16K 64 user"}
 
 RISE = 0.03
 # A figure that rose by more fails. Between two boots of one guest it is the same;
-# another content of its memory has moved it by a third of a percent.
+# another content of its memory has moved it by up to one percent.
 
 # What may move a figure though our code is the same: the compiler, the libraries that
 # are linked at run time and are in the count, and QEMU, whose processor decides which
