@@ -90,6 +90,8 @@ struct Wait {
   // Nanoseconds, or with `absolute` a time of `clock`; negative: no limit.
   bool absolute = false;
   clockid_t clock = CLOCK_MONOTONIC;  // or CLOCK_REALTIME, CLOCK_BOOTTIME
+  // It is read when the wait begins: one that is set, or a suspended machine,
+  // does not move the end. A timer's end moves with its clock.
   int64_t min_wait_ns = -1;
   // Once this has passed since the call, one entry is enough; negative: off.
   const sigset_t* signal_mask = nullptr;
