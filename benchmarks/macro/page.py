@@ -15,6 +15,7 @@ _MACHINE = {
     "cores": "cores", "memory_mb": "memory, MB", "hypervisor": "virtual machine",
     "files_on": "files on", "congestion_control": "congestion control",
     "seconds_per_round": "seconds of a round", "took_seconds": "took, seconds",
+    "counts": "what counts of the run",
 }
 
 _HOW = """\
@@ -40,32 +41,45 @@ def _place(cell):
 def merge(results):
     """Returns one result of several; where they measured the same cell, the later
     counts. Ratios stay what they were: each is within its own run."""
-    cells, cold, beside, scale, admin = {}, {}, {}, {}, {}
-    out = {"machines": [], "mix": None}
-    for result in results:
+    parts = {"cells": {}, "cold": {}, "beside": {}, "admin": {}}
+    scale, origins = {}, {}
+    out = {"mix": None}
+
+    def keep(rows, key, row, what, index):
+        rows[key] = row
+        origins[id(rows), key] = (what, index)
+
+    for index, result in enumerate(results):
         # Those of ./kev bench vm count instructions: they are for --compare.
         for cell in result.get("cells", []):
             if "cpu_us_per_request" in cell:
-                key = (rounds.cell_name(cell), cell["server"], cell["engine"])
-                cells[key] = cell
+                name, server = rounds.cell_name(cell), cell["server"]
+                # The control has the tuning that was the better one of that run.
+                engine = None if server == "nginx-control" else cell["engine"]
+                keep(parts["cells"], (name, server, engine), cell, name, index)
         for row in result.get("cold", []):
-            cold[row["server"], row["engine"]] = row
+            keep(parts["cold"], (row["server"], row["engine"]), row, "cold files", index)
         for row in result.get("beside", []):
-            beside[row["server"], row["engine"], row["large_file_bytes"]] = row
+            key = (row["server"], row["engine"], row["large_file_bytes"])
+            keep(parts["beside"], key, row, "beside large ones", index)
         for row in result.get("admin", []):
             key = (row["engine"], row["file_bytes"], row["connections"], row["admin"])
-            admin[key] = row
+            keep(parts["admin"], key, row, "the admin service", index)
         for part, rows in (result.get("scale") or {}).items():
             for row in rows:
                 key = (row["server"], row["engine"], row["connections"])
-                scale.setdefault(part, {})[key] = row
+                keep(scale.setdefault(part, {}), key, row, f"scale: {part}", index)
         out["mix"] = result.get("mix") or out["mix"]
-        out["machines"].append(result.get("machine", {}))
-    out["cells"] = sorted(cells.values(), key=_place)
-    out["cold"] = list(cold.values())
-    out["beside"] = list(beside.values())
-    out["admin"] = list(admin.values())
+    for part, rows in parts.items():
+        out[part] = list(rows.values())
+    out["cells"].sort(key=_place)
     out["scale"] = {part: list(rows.values()) for part, rows in scale.items()}
+    # Of each run: what of it counts.
+    counts = [[] for _ in results]
+    for what, index in dict.fromkeys(origins.values()):
+        counts[index].append(what)
+    out["runs"] = [{**result.get("machine", {}), "counts": "; ".join(what)}
+                   for result, what in zip(results, counts) if what]
     return out
 
 
@@ -366,15 +380,18 @@ def _admin(rows):
     ], 3)
 
 
-def _machines(machines):
+def _runs(runs):
     yield "## Machine and versions"
     yield ""
-    rows = []
-    for field, title in _MACHINE.items():
-        values = ["" if m.get(field) is None else str(m[field]) for m in machines]
-        if any(values):
-            rows.append([title, *values])
-    yield from table(rows, [""] * (1 + len(machines)), 1 + len(machines))
+    fields = {field: ["" if run.get(field) is None else str(run[field]) for run in runs]
+              for field in _MACHINE}
+    same = {field: values[0] for field, values in fields.items() if len(set(values)) == 1}
+    yield from table([[_MACHINE[field], value] for field, value in same.items() if value],
+                     ["of all runs", ""], 2)
+    fields = {field: values for field, values in fields.items() if field not in same}
+    if fields:
+        yield from table([list(row) for row in zip(*fields.values())],
+                         [_MACHINE[field] for field in fields], len(fields))
 
 
 def lines(result, plots=()):
@@ -412,4 +429,4 @@ def lines(result, plots=()):
         yield "## All cells"
         yield ""
         yield from _cells(cells)
-    yield from _machines(result["machines"])
+    yield from _runs(result["runs"])

@@ -107,7 +107,27 @@ class PageTest(unittest.TestCase):
         self.assertEqual(
             {c["engine"]: c["ratios"]["cpu"]["value"] for c in merged["cells"]},
             {"epoll": 1.1, "uring": 1.6})
-        self.assertEqual(len(merged["machines"]), 2)
+        self.assertEqual([run["counts"] for run in merged["runs"]],
+                         ["1 KiB, 64 connections"] * 2)
+
+    def test_there_is_one_control(self):
+        merged = page.merge([{"cells": [cell("nginx-control", engine, 1.0)]}
+                             for engine in ("sendfile", "buffered")])
+        self.assertEqual([c["engine"] for c in merged["cells"]], ["buffered"])
+
+    def test_runs_that_nothing_counts_of_are_not_told(self):
+        def run(time, *cells):
+            return {"cells": list(cells), "machine": {"kernel": "6.1", "time": time}}
+        whole = "\n".join(page.lines(page.merge([
+            run("early", cell("keventd", "epoll", 1.5)),
+            run("late", cell("keventd", "epoll", 1.1)),
+            run("other", cell("keventd", "uring", 1.2)),
+        ])))
+        told = section(whole, "Machine and versions")
+        self.assertIn("| kernel | 6.1 |", told)
+        self.assertIn("| late |", told)
+        self.assertIn("| other |", told)
+        self.assertNotIn("early", told)
 
     def test_instructions_of_guests_are_left_out(self):
         merged = page.merge([{"cells": [
