@@ -95,7 +95,9 @@ class EpollEngine final : public Engine {
   int batch_ = kBatch;  // of the next Poll
   int found_ = 0;
   epoll_event events_[kBatch];
+  // Scratch of Retest: what is asked, and the slots it is asked for.
   std::vector<pollfd> polls_;
+  std::vector<uint32_t> polled_;
 };
 
 // --- Registration. A descriptor with operations is registered once, edge-
@@ -187,24 +189,26 @@ void EpollEngine::Hush(uint32_t, Slot* slot, Descriptor* d) {
 }
 
 void EpollEngine::Retest(std::span<const uint32_t> slots) {
-  polls_.clear();
+  // First, for it may change how others of the same descriptor are watched.
   for (uint32_t index : slots) {
     Slot& slot = core_->slot(index);
-    if (slot.hushed) {
-      slot.hushed = false;
-      Register(slot.fd, core_->Get(slot.fd));
-    }
+    if (!slot.hushed) continue;
+    slot.hushed = false;
+    Register(slot.fd, core_->Get(slot.fd));
+  }
+  polls_.clear();
+  polled_.clear();
+  for (uint32_t index : slots) {
+    const Slot& slot = core_->slot(index);
     // Where the registration is level-triggered the kernel tests it.
     if (NativeLevel(*core_->Get(slot.fd))) continue;
     polls_.push_back({slot.fd, static_cast<short>(slot.events), 0});
+    polled_.push_back(index);
   }
   PollNow(polls_);
-  size_t at = 0;
-  for (uint32_t index : slots) {
-    const Slot& slot = core_->slot(index);
-    if (NativeLevel(*core_->Get(slot.fd))) continue;
-    if (short revents = polls_[at++].revents) {
-      core_->Fire(index, static_cast<uint32_t>(revents));
+  for (size_t i = 0; i < polls_.size(); ++i) {
+    if (short revents = polls_[i].revents) {
+      core_->Fire(polled_[i], static_cast<uint32_t>(revents));
     }
   }
 }

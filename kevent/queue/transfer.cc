@@ -154,19 +154,17 @@ int TryAccept(int fd) {
 }
 
 void PollNow(std::span<pollfd> polled) {
-  if (polled.empty()) return;
-  while (poll(polled.data(), polled.size(), 0) < 0) {
-    // A signal interrupts it although it does not wait, if nothing is ready.
-    if (errno == EINTR) continue;
-    if (polled.size() == 1) {
-      polled[0].revents = polled[0].events;
-      return;
-    }
+  if (polled.empty() || poll(polled.data(), polled.size(), 0) >= 0) return;
+  if (errno == EINTR) {
+    // It does not wait, but a signal interrupts it if nothing is ready.
+    for (pollfd& p : polled) p.revents = 0;
+  } else if (polled.size() == 1) {
+    polled[0].revents = polled[0].events;
+  } else {
     // More than RLIMIT_NOFILE at once, or than there is memory for.
     const size_t half = polled.size() / 2;
     PollNow(polled.first(half));
     PollNow(polled.subspan(half));
-    return;
   }
 }
 

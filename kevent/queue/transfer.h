@@ -72,7 +72,7 @@ int TryAccept(int fd);
 
 void PollNow(std::span<pollfd> polled);
 // Sets `revents` to what is ready now: poll(2) without a wait. Where the kernel
-// cannot tell it is `events`.
+// does not tell (RLIMIT_NOFILE is 0, no memory) it is `events`: to try is safe.
 
 bool IsReady(int fd, short events);
 // The same of one. Also true where the next call would fail.

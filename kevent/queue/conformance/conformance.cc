@@ -48,8 +48,8 @@ void SetNonBlocking(int fd) {
   ASSERT_EQ(0, fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK));
 }
 
-// The fixture's tests have no signal handlers, but the end of another io_uring
-// of the process interrupts epoll_wait(2) as one would.
+// Few of the fixture's tests have signal handlers, but the end of another
+// io_uring of the process interrupts epoll_wait(2) as one would.
 int Patient(int r) { return r == -EINTR ? 0 : r; }
 
 }  // namespace
@@ -116,7 +116,7 @@ void Spin(uint32_t turns) {
 
 SignalStorm::SignalStorm() {
   sender_ = std::thread([this, self = pthread_self(), seed = Seed()] {
-    for (std::mt19937 random(seed); !stop_.load(); Spin(random() % 1000)) {
+    for (std::mt19937 random(seed); !stop_.load(); Spin(random() % 50'000)) {
       pthread_kill(self, SIGUSR2);
     }
   });
