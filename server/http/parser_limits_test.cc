@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <string_view>
 
 #include "server/http/parse_all_ways.h"
 #include "server/http/parser.h"
@@ -10,7 +11,6 @@ namespace kevent::http {
 namespace {
 
 using Kind = ParseResult::Kind;
-using std::string_literals::operator""s;
 
 // A head of exactly `size` bytes.
 std::string HeadOfSize(size_t size) {
