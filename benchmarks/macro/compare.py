@@ -31,7 +31,7 @@ def _key(cell):
     return (
         cell["server"], cell.get("engine"), cell.get("kernel"),
         cell.get("workload", "file"), cell["file_bytes"], cell["connections"],
-        cell.get("keepalive"), cell.get("pipeline", 1), cell.get("workers", 1))
+        cell.get("keepalive", True), cell.get("pipeline", 1), cell.get("workers", 1))
 
 
 def _load(path):

@@ -138,7 +138,7 @@ class CompareTest(unittest.TestCase):
     def test_results_from_before_have_fewer_fields(self):
         old = copy.deepcopy(result(8))
         for one in old["cells"]:
-            for name in ("workload", "pipeline", "workers"):
+            for name in ("workload", "keepalive", "pipeline", "workers"):
                 del one[name]
         del old["scale"]
         self.assertIn("2.00 [", self.line(compared(old, result(4)), " CPU  "))

@@ -381,13 +381,15 @@ def _admin(rows):
 
 
 def _runs(runs):
+    if not runs:
+        return
     yield "## Machine and versions"
     yield ""
     fields = {field: ["" if run.get(field) is None else str(run[field]) for run in runs]
               for field in _MACHINE}
     same = {field: values[0] for field, values in fields.items() if len(set(values)) == 1}
     yield from table([[_MACHINE[field], value] for field, value in same.items() if value],
-                     ["of all runs", ""], 2)
+                     ["", ""], 2)
     fields = {field: values for field, values in fields.items() if field not in same}
     if fields:
         yield from table([list(row) for row in zip(*fields.values())],
