@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "server/http/exact.h"
 #include "server/http/parse_all_ways.h"
 #include "server/http/parser.h"
 

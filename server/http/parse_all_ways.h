@@ -2,28 +2,13 @@
 #ifndef SERVER_HTTP_PARSE_ALL_WAYS_H_
 #define SERVER_HTTP_PARSE_ALL_WAYS_H_
 
-#include <memory>
 #include <string>
 #include <string_view>
 
+#include "server/http/exact.h"
 #include "server/http/parser.h"
 
 namespace kevent::http {
-
-class Exact {
- public:
-  explicit Exact(std::string_view text)
-      : bytes_(new char[text.size()]), size_(text.size()) {
-    text.copy(bytes_.get(), size_);
-  }
-  std::string_view view() const { return {bytes_.get(), size_}; }
-
- private:
-  std::unique_ptr<char[]> bytes_;
-  size_t size_;
-};
-// A copy in memory of its exact size: the sanitizers see any byte read beyond
-// it.
 
 std::string Describe(const Request& r);
 // What a request is, with texts of its own.

@@ -8,13 +8,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
 
 #include "server/http/body.h"
 #include "server/http/conditional.h"
 #include "server/http/date.h"
+#include "server/http/exact.h"
 #include "server/http/message.h"
 #include "server/http/parser.h"
 #include "server/http/range.h"
@@ -33,20 +33,6 @@ namespace {
   } while (false)
 
 using Kind = ParseResult::Kind;
-
-// Memory of the text's exact size, for the address sanitizer.
-class Exact {
- public:
-  explicit Exact(std::string_view text)
-      : bytes_(new char[text.size()]), size_(text.size()) {
-    text.copy(bytes_.get(), size_);
-  }
-  std::string_view view() const { return {bytes_.get(), size_}; }
-
- private:
-  std::unique_ptr<char[]> bytes_;
-  size_t size_;
-};
 
 void RequireInside(std::string_view part, std::string_view whole) {
   if (part.data() == nullptr) return;

@@ -533,9 +533,7 @@ TEST_P(ThreadsTest, TheOneThatWaitsGoesOnWithWhatAnotherHasBegun) {
 }
 
 TEST_P(ThreadsTest, AWaiterThatASignalEndsLeavesItsPlace) {
-  struct sigaction action = {}, before = {};
-  action.sa_handler = [](int) {};
-  ASSERT_EQ(0, sigaction(SIGUSR2, &action, &before));
+  WithHandler handler(SIGUSR2);
   const int event = Event();
   Watch(event, kEdge);
   std::atomic<bool> stop{false}, left{false}, found{false};
@@ -563,7 +561,6 @@ TEST_P(ThreadsTest, AWaiterThatASignalEndsLeavesItsPlace) {
   first.join();
   Raise(event);
   EXPECT_TRUE(Until([&] { return found.load(); }));
-  sigaction(SIGUSR2, &before, nullptr);
 }
 
 TEST_P(ThreadsTest, BufferGivenBackByAnotherThread) {
