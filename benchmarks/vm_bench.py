@@ -24,10 +24,7 @@ AIMS = {1 << 10: 0.35, 100 << 10: 0.5}
 
 def requests(args, results):
     """Measures what a request costs with each server."""
-    adds = (guest.programs("batch", "floor", "requests")
-            + guest.scripts("await.sh", "nginx.sh", "http.sh")
-            + guest.configurations(args.servers)
-            + [guest.configuration("keventd.textproto")])
+    adds = guest.http() + guest.configurations(args.servers)
     # Without: with one processor whoever is woken may interrupt whoever wakes, and
     # nothing gathers.
     command = [] if args.preempt else ["/bench/batch"]

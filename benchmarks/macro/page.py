@@ -41,14 +41,12 @@ def _place(cell):
 def merge(results):
     """Returns one result of several; where they measured the same cell, the later
     counts. Ratios stay what they were: each is within its own run."""
-    parts = {"cells": {}, "cold": {}, "beside": {}, "admin": {}}
-    scale, origins = {}, {}
-    out = {"mix": None}
+    kept = {part: {} for part in ("cells", "cold", "beside", "admin", "idle", "fairness")}
 
-    def keep(rows, key, row, what, index):
-        rows[key] = row
-        origins[id(rows), key] = (what, index)
+    def keep(part, key, row, what, index):
+        kept[part][key] = (row, what, index)
 
+    mix = None
     for index, result in enumerate(results):
         # Those of ./kev bench vm count instructions: they are for --compare.
         for cell in result.get("cells", []):
@@ -56,28 +54,29 @@ def merge(results):
                 name, server = rounds.cell_name(cell), cell["server"]
                 # The control has the tuning that was the better one of that run.
                 engine = None if server == "nginx-control" else cell["engine"]
-                keep(parts["cells"], (name, server, engine), cell, name, index)
+                keep("cells", (name, server, engine), cell, name, index)
         for row in result.get("cold", []):
-            keep(parts["cold"], (row["server"], row["engine"]), row, "cold files", index)
+            keep("cold", (row["server"], row["engine"]), row, "cold files", index)
         for row in result.get("beside", []):
             key = (row["server"], row["engine"], row["large_file_bytes"])
-            keep(parts["beside"], key, row, "beside large ones", index)
+            keep("beside", key, row, "beside large ones", index)
         for row in result.get("admin", []):
             key = (row["engine"], row["file_bytes"], row["connections"], row["admin"])
-            keep(parts["admin"], key, row, "the admin service", index)
+            keep("admin", key, row, "the admin service", index)
         for part, rows in (result.get("scale") or {}).items():
             for row in rows:
                 key = (row["server"], row["engine"], row["connections"])
-                keep(scale.setdefault(part, {}), key, row, f"scale: {part}", index)
-        out["mix"] = result.get("mix") or out["mix"]
-    for part, rows in parts.items():
-        out[part] = list(rows.values())
+                keep(part, key, row, f"scale: {part}", index)
+        mix = result.get("mix") or mix
+    out = {part: [row for row, *_ in rows.values()] for part, rows in kept.items()}
     out["cells"].sort(key=_place)
-    out["scale"] = {part: list(rows.values()) for part, rows in scale.items()}
-    # Of each run: what of it counts.
-    counts = [[] for _ in results]
-    for what, index in dict.fromkeys(origins.values()):
-        counts[index].append(what)
+    out["scale"] = {part: rows for part in ("idle", "fairness") if (rows := out.pop(part))}
+    out["mix"] = mix
+    # Of each run: what of it counts, without repetition.
+    counts = [{} for _ in results]
+    for rows in kept.values():
+        for _, what, index in rows.values():
+            counts[index][what] = True
     out["runs"] = [{**result.get("machine", {}), "counts": "; ".join(what)}
                    for result, what in zip(results, counts) if what]
     return out

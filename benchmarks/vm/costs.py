@@ -21,8 +21,8 @@ SIZES = {"1K": 1 << 10, "16K": 16 << 10}
 # goes out in pieces, how many hangs on who runs when, and the slightest change
 # elsewhere moves such a figure by a tenth.
 CONNECTIONS = [1, 64]
-CLOSE = "1K 64 close"
-# A connection for each request; all else with kept ones.
+CLOSE = ("1K", 64)
+# Size and connections with a connection for each request; all else with kept ones.
 REQUESTS = 1000
 UNSTEADY = {"16K 64 user"}
 # Left out: moved by 4% with nothing but another content of the guest's memory.
@@ -81,7 +81,8 @@ def figures_of(lines):
 def expected():
     """Returns the names of all figures: ENGINE SIZE CONNECTIONS [close] WHAT."""
     cells = [f"{size} {connections}" for size in SIZES for connections in CONNECTIONS]
-    cells = [f"{cell} {what}" for what in ("user", "to floor") for cell in cells + [CLOSE]]
+    cells.append("{} {} close".format(*CLOSE))
+    cells = [f"{cell} {what}" for what in ("user", "to floor") for cell in cells]
     return [f"{engine} {cell}" for engine in ENGINES for cell in cells
             if cell not in UNSTEADY]
 
@@ -152,17 +153,15 @@ def _show(rows):
 
 def measure(args):
     """Returns ({name: figure}, kernel)."""
-    adds = (guest.programs("batch", "floor", "requests", "user_cost")
-            + guest.scripts("await.sh", "nginx.sh", "http.sh")
-            + [guest.configuration("keventd.textproto")])
+    adds = guest.http() + guest.programs("user_cost")
     script = """echo "kernel $(uname -v)"
         http() { /bench/batch sh /bench/http.sh "$@"; }
         http "floor $1" "$2" "$3" keep "$6" && http "$1" "$2" "$3" keep "$6" user &&
         http "floor $1" "$4" "$5" close "$6" && http "$1" "$4" "$5" close "$6" user"""
-    size, connections, _ = CLOSE.split()
+    size, connections = CLOSE
     command = ["sh", "-c", script, "costs", " ".join(ENGINES),
                " ".join(map(str, SIZES.values())), " ".join(map(str, CONNECTIONS)),
-               str(SIZES[size]), connections, str(REQUESTS)]
+               str(SIZES[size]), str(connections), str(REQUESTS)]
     return figures_of(guest.run(args, adds, command))
 
 

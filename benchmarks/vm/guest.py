@@ -31,11 +31,17 @@ def scripts(*names):
 
 def configurations(servers):
     """The same for the configurations of those servers that are an nginx."""
-    return [configuration(f"{name}.conf") for name in servers if name.startswith("nginx-")]
+    return [_configuration(f"{name}.conf") for name in servers if name.startswith("nginx-")]
 
 
-def configuration(name):
-    """The same for a file of benchmarks/conf."""
+def http():
+    """The same for what http.sh needs, but for an nginx and user_cost."""
+    return (programs("batch", "floor", "requests")
+            + scripts("await.sh", "nginx.sh", "http.sh")
+            + [_configuration("keventd.textproto")])
+
+
+def _configuration(name):
     return os.path.join(TOP, "benchmarks/conf", name), f"/bench/conf/{name}"
 
 
